@@ -32,9 +32,10 @@ test-ahead: $(STAMP) ## Runs the fast tests with the clock set AHEAD days ahead 
 	  tests/contract/postgresql/test_contract.py tests/contract/postgresql/test_tls.py tests/contract/mysql/test_contract.py tests/contract/mysql/test_tls.py \
 	  tests/contract/redis/test_contract.py tests/contract/redis/test_tls.py tests/contract/mongodb/test_contract.py tests/contract/mongodb/test_tls.py
 
-soak: $(STAMP) ## Runs the random tests SOAK times as long (10): policies, transitions, kills, faults of the network
+soak: $(STAMP) ## Runs the random tests SOAK times as long (10): policies, transitions, use cases, input, kills, network
 	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder \
-	  tests/access/test_crash.py tests/unit/test_ledger_sequences.py tests/unit/test_policy_whole.py tests/unit/test_policy_properties.py
+	  tests/access/test_crash.py tests/unit/test_ledger_sequences.py tests/unit/test_policy_whole.py tests/unit/test_policy_properties.py \
+	  tests/access/test_state_machine.py tests/unit/test_fuzz.py tests/unit/test_load_fuzz.py
 	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder -m soak
 
 nightly: $(STAMP) ## Runs the tests that take hours, and writes benchmarks/nightly.json: 500 kills, state machine, bad input, load

@@ -11,6 +11,7 @@ import pwd
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version as installed_version
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ from bot.http import CannotListen, HealthServer
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import ENDS, Runner
 from bot.monitors.configuration import announce_files
+from bot.monitors.new_ledger import reason_against_new_ledger
 from bot.scheduler import add_checks_for_grants, build_scheduler
 from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import (
@@ -137,7 +139,7 @@ class App:
                     await self._serve(cannot_listen)
         finally:
             await self._within_limit(health.writes.stop())
-            await self._within_limit(server.stop())
+            await self._within_limit(asyncio.gather(server.stop(), self._leave()))
             ledger.release_run_lock()
             await self._within_limit(ledger.close())
         log.info("bot_stopped")
@@ -165,9 +167,16 @@ class App:
                     return True
             raise
         if self.context.ledger.is_sqlite:
+            if not await self.context.ledger.database.has_ledger():
+                await self._check_may_create()
             await self.context.ledger.open(create=True)
             return True
         return await self._until_done(lambda: self.context.ledger.open(create=False))
+
+    async def _check_may_create(self) -> None:
+        """Raises CannotStart where servers have, or may have, users of a lost ledger: a new one would never end them."""
+        if (reason := await reason_against_new_ledger(self.context)) is not None:
+            raise CannotStart(reason)
 
     async def _until_done(self, step: Callable[[], Awaitable[Any]]) -> bool:
         """Try until the ledger answers. False where the bot is stopped before."""
@@ -212,6 +221,11 @@ class App:
         ledger = self.context.ledger
         if ledger.is_sqlite:
             await ledger.tasks.free_leases()
+        ledger.replicas.join(self.runner.worker, installed_version("dbaccess"))
+        if await ledger.is_behind_pooler():
+            log_events.ledger_behind_pooler()
+        if (recovery := await ledger.recovery.current()) is not None:
+            log.error("recovery_mode", since=recovery.since.isoformat(), reason=recovery.reason)
         await ledger.audit.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
         await announce_files(self.context, is_start=True)
 
@@ -257,6 +271,11 @@ class App:
             self.is_cut_off = True
         elif (error := task.exception()) is not None:
             log.error("close_failed", error=type(error).__name__)
+
+    async def _leave(self) -> None:
+        """Tell the other replicas that this bot stopped. Without an answer of the ledger they notice it within minutes."""
+        with suppress(LedgerError):
+            await self.context.ledger.replicas.leave()
 
     async def _say_what_stays(self) -> None:
         """Log how many grants stay live, and what ends them until the next start."""

@@ -13,6 +13,7 @@ from functools import partial
 
 from adapters.base import AdapterError, Finding, Rejected
 from bot.access.context import Context
+from bot.access.log_events import POOLER_COSTS
 from bot.access.server_errors import describe_server_error, remedies
 from bot.app import build_context, operator
 from bot.databases import level, target
@@ -88,9 +89,16 @@ async def _ledger(context: Context) -> list[Finding]:
     try:
         await context.ledger.open(create=False)
         await context.ledger.observations.set_cursor("doctor", int((await context.ledger.now()).timestamp()))
+        is_pooled = await context.ledger.is_behind_pooler()
     except LedgerError as error:
         return [failed(str(error))]
-    return [passed(f"ledger {context.ledger.id}, {len(await context.ledger.requests.live_grants())} live grants")]
+    pooler = Finding(
+        is_ok=False, is_fatal=False, what="a connection pooler is in front of the ledger", remedy=POOLER_COSTS
+    )
+    return [
+        *([pooler] if is_pooled else []),
+        passed(f"ledger {context.ledger.id}, {len(await context.ledger.requests.live_grants())} live grants"),
+    ]
 
 
 async def _slack(settings: Settings, config: Config | None) -> list[Finding]:

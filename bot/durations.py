@@ -13,15 +13,16 @@ UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 PATTERN = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", re.ASCII)
 
 
-def parse_duration(text: str) -> timedelta:
+def parse_duration(text: str, *, shortest: timedelta = SHORTEST, longest: timedelta = LONGEST) -> timedelta:
     """Parse a duration. Each unit at most once, in the order d h m s. The ValueError says what is accepted."""
     found = PATTERN.fullmatch(text.strip().lower())
     if found is None or not any(found.groups()):
         raise ValueError(DURATION_HINT)
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-    if not SHORTEST <= length <= LONGEST:
-        raise ValueError(f"A duration is from 10s to 366d. {DURATION_HINT}")
+    if not shortest <= length <= longest:
+        limits = f"from {short_duration(shortest)} to {short_duration(longest)}"
+        raise ValueError(f"A duration is {limits}. {DURATION_HINT}")
     return length
 
 

@@ -140,6 +140,8 @@ class Health:
         if files.config is not None:
             info.labels(files.config.digest).set(1)
         _gauge(registry, "configuration_refused", "Whether the files on disk have errors", files.problems is not None)
+        is_older = self._context.ledger.replicas.is_older
+        _gauge(registry, "configuration_older", "Whether another replica has a newer configuration", is_older)
 
 
 def _ledger_gauges(registry: CollectorRegistry, figures: LedgerFigures) -> None:
@@ -149,6 +151,9 @@ def _ledger_gauges(registry: CollectorRegistry, figures: LedgerFigures) -> None:
     _gauge(registry, "overdue_revocations", "Ends that are due and not confirmed", ends.due)
     _gauge(registry, "late_revocations", "Those that are due for more than a minute", ends.late)
     _gauge(registry, "oldest_overdue_revocation_seconds", "How long the oldest is due", ends.oldest.total_seconds())
+    _gauge(
+        registry, "recovery_mode", "Whether the ledger is in recovery mode: nothing is granted", figures.is_in_recovery
+    )
     _gauge(registry, "open_alerts", "Alerts that are not resolved", figures.open_alerts)
     labels: dict[str, Any] = {"labelnames": ("priority",), "registry": registry}
     unfinished = Gauge("dbaccess_tasks", "Unfinished tasks", **labels)

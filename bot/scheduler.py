@@ -14,6 +14,8 @@ from bot.monitors.clock import CLOCK_SECONDS, ClockWatch
 from bot.monitors.configuration import announce_files
 from bot.monitors.groups import check_groups
 from bot.monitors.members import check_members
+from bot.monitors.replicas import HEARTBEAT_SECONDS, Heartbeat
+from bot.monitors.retention import RETENTION_SECONDS, RetentionMonitor
 from bot.monitors.servers import measure_servers
 from bot.monitors.sweep import SWEEP_SECONDS, Sweep
 
@@ -35,7 +37,7 @@ def build_scheduler(context: Context, probes: Probes) -> AsyncIOScheduler:
     scheduler = AsyncIOScheduler(
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
     )
-    sweep, clock = Sweep(context), ClockWatch(context)
+    sweep, clock, heartbeat = Sweep(context), ClockWatch(context), Heartbeat(context)
     is_start = True
 
     async def run_sweep() -> None:
@@ -49,6 +51,8 @@ def build_scheduler(context: Context, probes: Probes) -> AsyncIOScheduler:
     _add(scheduler, "sweep", run_sweep, SWEEP_SECONDS)
     _add(scheduler, "clock", clock.run, CLOCK_SECONDS)
     _add(scheduler, "alerts", alerts, ALERTS_SECONDS)
+    _add(scheduler, "heartbeat", heartbeat.run, HEARTBEAT_SECONDS)
+    scheduler.add_job(heartbeat.on_files_checked, "interval", seconds=FILES_SECONDS, id="newest")
     return scheduler
 
 
@@ -61,6 +65,7 @@ async def check_open_alerts(context: Context, probes: Probes) -> None:
 
 def add_checks_for_grants(scheduler: AsyncIOScheduler, context: Context) -> None:
     """Add the checks that new grants need: configuration, groups, members, and what the servers enforce."""
+    retention = RetentionMonitor(context)
 
     async def measure() -> None:
         await measure_servers(context)
@@ -83,6 +88,7 @@ def add_checks_for_grants(scheduler: AsyncIOScheduler, context: Context) -> None
     _add(scheduler, "servers", measure, SERVERS_SECONDS)
     _add(scheduler, "groups", groups, MEMBERSHIP_SECONDS)
     _add(scheduler, "members", members, MEMBERSHIP_SECONDS)
+    _add(scheduler, "retention", retention.run, RETENTION_SECONDS)
     scheduler.add_job(files, "interval", seconds=FILES_SECONDS, id="files")
 
 

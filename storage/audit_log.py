@@ -1,4 +1,4 @@
-"""The audit log: append events, and read them. An event is never changed or removed.
+"""The audit log: append events, and read them. An event is never changed, and only removed when its time is over (``storage.retention``).
 
 The personal text of an event (a reason, a name) is in a table of its own. The event holds its salted SHA-256 digest only, so the
 text can be erased and the event stays. Every new event wakes the task that posts the audit feed.

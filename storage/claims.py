@@ -157,13 +157,22 @@ def _gate(closed: frozenset[str]) -> tuple[ColumnElement[bool], ...]:
 
 @lru_cache(maxsize=512)
 def due_query(
-    situation: Situation, limit: int, *, ends_of: EndsOf | None = None, untried_only: bool = False
+    situation: Situation,
+    limit: int,
+    *,
+    ends_of: EndsOf | None = None,
+    untried_only: bool = False,
+    has_but: bool = False,
 ) -> Select[Any]:
-    """The ids and lock keys of the first tasks that may run. ``ends_of``: only revocations of such users, of the server in the parameter ``server``, without those in ``but``."""
+    """The ids and lock keys of the first tasks that may run. ``ends_of``: only revocations of such users, of the server in the parameter ``server``.
+
+    ``has_but``: without those in the parameter ``but``.
+    """
     where = [may_run(situation)]
     if ends_of is not None:
         is_blocked = tasks.c.blocked_at.is_not(None) if ends_of is EndsOf.BLOCKED else tasks.c.blocked_at.is_(None)
         where += [tasks.c.kind == TaskKind.REVOKE, tasks.c.server == bindparam("server"), is_blocked]
+    if has_but:
         where.append(tasks.c.id.not_in(bindparam("but", expanding=True)))
     if untried_only:
         where.append(tasks.c.attempts == 0)

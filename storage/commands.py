@@ -20,12 +20,14 @@ class Command:
 
     ``actor`` is a Slack user id, ``cli:<name>``, or a part of the bot (``bot``, ``clock``, ``policy``, ``directory``, ``lockdown``).
     ``facts`` and ``text`` go into the audit event; ``text`` holds personal data and is stored apart from it.
+    ``configuration`` is the digest of the configuration that the command was authorized under; None where none was needed.
     """
 
     transition: ClassVar[Transition]
     actor: str
     facts: Json = field(default_factory=dict)
     text: str | None = None
+    configuration: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +187,11 @@ class RetryProvision(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class ActivateGrant(Command):
-    """The user exists and the credentials are delivered."""
+    """The user exists and the credentials are delivered. ``unsettled_until``: until then, an earlier create whose answer was lost may still arrive."""
 
     transition = Transition.ACTIVATE
+
+    unsettled_until: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,9 @@ class CommitListener(Protocol):
     def wake(self) -> None:
         """Wake the readers of this process. Called after a commit."""
 
+    async def is_pooled(self) -> bool:
+        """Whether a connection pooler is between this process and the database. Raises what the driver raises."""
+
     async def close(self) -> None:
         """Stop listening."""
 
@@ -95,6 +98,9 @@ class FileCommitListener:
     def wake(self) -> None:
         self._readers.wake()
 
+    async def is_pooled(self) -> bool:
+        return False
+
     async def close(self) -> None:
         return
 
@@ -152,6 +158,10 @@ class PostgreSQLCommitListener:
 
     def wake(self) -> None:
         self._readers.wake()
+
+    async def is_pooled(self) -> bool:
+        async with await psycopg.AsyncConnection.connect(**self._settings, autocommit=True) as connection:
+            return await _is_pooled(connection)
 
     async def close(self) -> None:
         if self._listening is not None:

@@ -17,6 +17,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -30,16 +31,21 @@ from sqlalchemy import (
     RowMapping,
     Select,
     create_engine,
+    delete,
     event,
+    insert,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from storage.commit_listener import CommitListener, make_commit_listener
-from storage.errors import LedgerUnavailable, SchemaMismatch
+from storage.errors import LedgerReplaced, LedgerUnavailable, SchemaMismatch
 from storage.files import make_private, restrict_to_owner
+from storage.run_lock import RunLock
+from storage.schema import meta
 from storage.write_queue import Work, WriteQueue
 
 T = TypeVar("T")
@@ -58,6 +64,11 @@ WRITE_ROW = text(
 CONNECT_SECONDS = 10
 UPGRADE = "run `dbaccess store upgrade`"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
+READABLE_FROM = "readable_from"
+"""A migration names the oldest revision whose program can use the ledger afterwards; without it, only a program with this migration can.
+
+The value for the whole ledger is stored in ``meta``. Revisions are in the order of their text.
+"""
 IDLE_LIMIT = "30s"
 """PostgreSQL ends a transaction that is idle for this long, and so frees the locks of a replica that was cut off."""
 
@@ -74,7 +85,8 @@ class Database:
         if self.is_sqlite and (self.url.database or "file:").startswith((":memory:", "file:")):
             raise ValueError("the ledger needs a file: sqlite+aiosqlite:///dbaccess.db")
         self.clock = clock
-        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
+        self.run_lock = RunLock(self.path) if self.is_sqlite else None
+        self.engine = _sqlite_engine(self.url, self._check_file) if self.is_sqlite else _postgresql_engine(self.url)
         self.commit_listener: CommitListener = make_commit_listener(self.url)
         self._readers = ThreadPoolExecutor(THREADS, "ledger")
         self._writes = WriteQueue(self.engine) if self.is_sqlite else None
@@ -101,6 +113,18 @@ class Database:
             self._writes.close()
         self._readers.shutdown(wait=True)
         self.engine.dispose()
+        if self.run_lock is not None:
+            self.run_lock.close()
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the SQLite file was removed or replaced since the run lock was taken."""
+        return self.run_lock is not None and self.run_lock.is_replaced
+
+    def _check_file(self) -> None:
+        """Raises LedgerReplaced: a new connection would read and write another ledger than the open ones."""
+        if self.is_replaced:
+            raise LedgerReplaced
 
     # Transactions. Every error of the driver becomes LedgerUnavailable, which shows no URL and no parameters.
 
@@ -128,12 +152,15 @@ class Database:
 
         return self._readers.submit(transaction)
 
-    async def read(self, work: Work[T]) -> T:
-        """Run one transaction that only reads and sees one consistent state."""
+    async def read(self, work: Work[T], *, is_snapshot: bool = False) -> T:
+        """Run one transaction that only reads. Each of its statements sees a consistent state; with ``is_snapshot`` all see the same one."""
+        options: dict[str, Any] = {"read_only": True}
+        if is_snapshot and not self.is_sqlite:
+            options["isolation_level"] = "REPEATABLE READ"
 
         def transaction() -> T:
             with self.engine.connect() as connection:
-                return work(connection.execution_options(read_only=True))
+                return work(connection.execution_options(**options))
 
         return await self._result(self._readers.submit(transaction))
 
@@ -148,9 +175,10 @@ class Database:
     async def check_writable(self) -> None:
         """Write and commit one row, on a connection of its own that waits for no other transaction of this process.
 
-        Raises LedgerUnavailable, also where there is no answer within ``WRITE_CHECK_SECONDS``: a disk that is full, a server that hangs.
+        Raises LedgerReplaced, or LedgerUnavailable, also where there is no answer within ``WRITE_CHECK_SECONDS``: a disk that is full, a server that hangs.
         Checks at the same time share one write. A write that hangs is given up, and none is begun before it has ended.
         """
+        self._check_file()
         with _TranslatedErrors():
             try:
                 async with asyncio.timeout(WRITE_CHECK_SECONDS):
@@ -179,6 +207,13 @@ class Database:
         finally:
             await engine.dispose()
 
+    async def is_behind_pooler(self) -> bool:
+        """Whether a connection pooler is in front of PostgreSQL. Raises LedgerUnavailable."""
+        try:
+            return await self.commit_listener.is_pooled()
+        except (psycopg.Error, OSError) as error:
+            raise LedgerUnavailable(type(error).__name__) from None
+
     async def now(self) -> datetime:
         """The time that decides everything, in aware UTC. On PostgreSQL the server's, so that all replicas share one clock."""
         known = self.local_now()
@@ -200,33 +235,40 @@ class Database:
     # Schema.
 
     async def check_schema(self) -> None:
-        """Raises SchemaMismatch if the database is empty, older, or newer than this program."""
+        """Raises SchemaMismatch if the database is empty, older than this program, or so much newer that this program cannot use it."""
         if self.is_sqlite and not self.path.exists():
             raise SchemaMismatch(f"there is no ledger at {self.path}; {UPGRADE} or start the bot")
-        found = await self.read(_current_revision)
+        found = await self.read(current_revision)
         head = _scripts().get_current_head()
         if found is None:
             raise SchemaMismatch(f"the database has no ledger yet; {UPGRADE}")
-        if found != head:
-            raise SchemaMismatch(
-                f"the ledger is older than this program; {UPGRADE}" if found in _known_revisions() else NEWER
-            )
+        if found in known_revisions() and found != head:
+            raise SchemaMismatch(f"the ledger is older than this program; {UPGRADE}")
+        if found != head and not await self.read(_is_readable):
+            raise SchemaMismatch(NEWER)
+
+    async def has_ledger(self) -> bool:
+        """Whether there is a ledger of any version. Creates nothing."""
+        if self.is_sqlite and not self.path.exists():
+            return False
+        return await self.read(current_revision) is not None
 
     async def migrate(self, afterwards: Work[None]) -> None:
         """Create the tables or bring them up to date, then run ``afterwards``, all in one transaction.
 
-        Another process that upgrades at the same time waits, and then finds the work done. Raises SchemaMismatch if the database
-        is newer than this program.
+        Another process that upgrades at the same time waits, and then finds the work done. A newer database stays as it is. Raises
+        SchemaMismatch if this program cannot use it.
         """
 
         def transaction(tx: Connection) -> None:
             if not self.is_sqlite:
                 tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key("upgrade"),))
-            found = _current_revision(tx)
-            if found not in (None, *_known_revisions()):
+            found = current_revision(tx)
+            if found in (None, *known_revisions()):
+                _upgrade(tx)
+                afterwards(tx)
+            elif not _is_readable(tx):
                 raise SchemaMismatch(NEWER)
-            _upgrade(tx)
-            afterwards(tx)
 
         if self.is_sqlite:
             with _TranslatedErrors():
@@ -284,10 +326,14 @@ def _with_connect_timeout(url: URL) -> URL:
     return url if has_limit else url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, check_file: Callable[[], None]) -> Engine:
     """An engine on the standard library's driver. The threads of ``Database`` use its connections by turns."""
     options: dict[str, Any] = {"pool_size": THREADS + 1, "connect_args": {"check_same_thread": False}}
     engine = create_engine(url.set(drivername="sqlite+pysqlite"), poolclass=QueuePool, **options)
+
+    @event.listens_for(engine, "do_connect")
+    def check(_dialect: Any, _record: Any, _positional: Any, _options: Any) -> None:
+        check_file()
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -341,15 +387,27 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_config())
 
 
-def _known_revisions() -> set[str]:
+def known_revisions() -> set[str]:
+    """The revisions that this program can read or upgrade."""
     return {script.revision for script in _scripts().walk_revisions()}
 
 
-def _current_revision(connection: Connection) -> str | None:
+def current_revision(connection: Connection) -> str | None:
+    """The revision of the schema; None for a database without a ledger."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def _upgrade(connection: Connection) -> None:
+    """Run the migrations that are missing, and store the oldest revision whose program can use the ledger afterwards."""
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    oldest = max(getattr(script.module, READABLE_FROM, script.revision) for script in _scripts().walk_revisions())
+    connection.execute(delete(meta).where(meta.c.name == READABLE_FROM))
+    connection.execute(insert(meta).values(name=READABLE_FROM, value=oldest))
+
+
+def _is_readable(connection: Connection) -> bool:
+    """Whether this program can use the ledger of a newer one: the newer one stored a revision that this one knows."""
+    found = connection.execute(select(meta.c.value).where(meta.c.name == READABLE_FROM)).scalar_one_or_none()
+    return found in known_revisions()

@@ -34,6 +34,20 @@ class LockedDown(LedgerError):
         super().__init__("a lockdown is in force")
 
 
+class ConfigurationOlder(LedgerError):
+    """The request was evaluated under a configuration that is not the newest."""
+
+    def __init__(self) -> None:
+        super().__init__("a newer configuration is in force")
+
+
+class InRecovery(LedgerError):
+    """The ledger is in recovery mode: nothing is granted."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger is in recovery mode")
+
+
 class ClaimLost(LedgerError):
     """The lease expired and another worker has the task, or the task is finished."""
 
@@ -71,3 +85,10 @@ class LedgerUnavailable(LedgerError):
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"the ledger's database does not answer ({kind})")
+
+
+class LedgerReplaced(LedgerUnavailable):
+    """The SQLite file was removed or replaced while the bot runs. Only connections that are open already reach the ledger."""
+
+    def __init__(self) -> None:
+        super().__init__("its file was removed or replaced; stop the bot, put the file back, start the bot")

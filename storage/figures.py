@@ -12,13 +12,19 @@ from storage import serialization
 from storage.audit_kinds import AuditKind
 from storage.database import Database
 from storage.records import LIVE, Priority, Request, State, TaskKind
-from storage.schema import alerts, audit_events, requests, tasks
+from storage.schema import alerts, audit_events, recoveries, requests, tasks
 
 EVENTS_SEEN = 2000
 """The newest audit events that are looked at for times in the future and for grants that just ended."""
 
 IS_LIVE = requests.c.state.in_([state.value for state in LIVE])
 BEGINS_END = [AuditKind.REVOKING.value, AuditKind.FAILED.value]
+
+OPEN_NUMBERS = select(
+    select(func.count()).select_from(alerts).where(alerts.c.resolved_at.is_(None)).scalar_subquery(),
+    select(func.count()).select_from(recoveries).where(recoveries.c.ended_at.is_(None)).scalar_subquery(),
+)
+"""Alerts and recoveries that are not over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,7 @@ class LedgerFigures:
     open_alerts: int
     tasks: Mapping[Priority, TaskFigures]
     ends: OverdueEnds
+    is_in_recovery: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +89,14 @@ class Figures:
         def count(tx: Connection) -> LedgerFigures:
             now = self._database.now_in(tx)
             states = _rows(tx, select(requests.c.state, func.count()).where(IS_LIVE).group_by(requests.c.state))
-            is_open = alerts.c.resolved_at.is_(None)
+            open_alerts, recoveries_now = tx.execute(OPEN_NUMBERS).one()
             return LedgerFigures(
                 live=sum(states.values()),
                 ending=states.get(State.REVOKING.value, 0),
-                open_alerts=int(tx.execute(select(func.count()).where(is_open)).scalar_one()),
+                open_alerts=open_alerts,
                 tasks=_tasks(tx, now),
                 ends=_overdue(tx, now, late_after),
+                is_in_recovery=recoveries_now > 0,
             )
 
         return await self._database.read(count)
@@ -110,11 +118,6 @@ class Figures:
             return Grants(live=tuple(found), ended=tuple(over))
 
         return await self._database.read(read)
-
-    async def newest_request(self) -> int:
-        """The highest number of a request; 0 without requests."""
-        query = select(func.coalesce(func.max(requests.c.id), 0))
-        return await self._database.read(lambda tx: int(tx.execute(query).scalar_one()))
 
     async def times(self) -> LedgerTimes:
         """The clock of the ledger, and the newest time of an audit event or of a live grant."""

@@ -94,6 +94,17 @@ def not_locked_down(s: GuardInput) -> Obstacle | None:
     return Obstacle.LOCKED_DOWN if s.is_locked_down else None
 
 
+def configuration_is_newest(s: GuardInput) -> Obstacle | None:
+    """A replica with an older configuration grants nothing. The newest one is read in the same transaction."""
+    mine, newest = s.command.configuration, s.newest_configuration
+    return None if mine is None or newest in (None, mine) else Obstacle.CONFIGURATION_OLDER
+
+
+def not_in_recovery(s: GuardInput) -> Obstacle | None:
+    """Recovery mode is read in the same transaction."""
+    return Obstacle.IN_RECOVERY if s.is_in_recovery else None
+
+
 def may_still_start(s: GuardInput) -> Obstacle | None:
     """START happens once, and only within ``provision_within`` of the approval."""
     if s.request.expires_at is not None:

@@ -6,20 +6,21 @@ Only ``requests`` changes a request (``advance``, ``advance_many``, ``submit``).
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 
-import fasteners
 from sqlalchemy import Connection, insert, select
 
 from storage.alerts import AlertRepository
 from storage.audit_log import AuditLog
 from storage.database import Clock, Database
 from storage.figures import Figures
-from storage.files import make_private
+from storage.keys import random_key
 from storage.lockdowns import LockdownRepository
 from storage.messages import MessageRepository
 from storage.observations import Observations
-from storage.requests import RequestRepository, random_key
+from storage.recovery import RecoveryRepository
+from storage.replicas import Replicas
+from storage.requests import RequestRepository
+from storage.retention import Retention
 from storage.schema import meta
 from storage.task_queue import TaskQueue
 
@@ -40,10 +41,12 @@ class Ledger:
         self.messages = MessageRepository(self.database)
         self.alerts = AlertRepository(self.database)
         self.lockdowns = LockdownRepository(self.database, self.requests, self.alerts)
+        self.recovery = RecoveryRepository(self.database, self.alerts)
         self.observations = Observations(self.database)
         self.figures = Figures(self.database)
+        self.replicas = Replicas(self.database)
+        self.retention = Retention(self.database)
         self.id = ""
-        self._run_lock: fasteners.InterProcessLock | None = None
 
     @property
     def is_sqlite(self) -> bool:
@@ -60,7 +63,7 @@ class Ledger:
         if create:
             await self.upgrade()
         await self.database.check_schema()
-        self.id = await self.database.read(_ledger_id)
+        self.id = self.requests.ledger_id = await self.database.read(_ledger_id)
 
     async def upgrade(self) -> None:
         """Create the tables or bring them up to date. A new ledger gets its id. Raises SchemaMismatch if it is newer."""
@@ -69,6 +72,10 @@ class Ledger:
     async def close(self) -> None:
         """Finish the running transactions and close every connection."""
         await self.database.close()
+
+    async def is_behind_pooler(self) -> bool:
+        """Whether a connection pooler is in front of PostgreSQL: commits of other processes are polled for then. Raises LedgerUnavailable."""
+        return await self.database.is_behind_pooler()
 
     async def now(self) -> datetime:
         """The time that decides everything, in aware UTC. On PostgreSQL the server's, so that all replicas share one clock."""
@@ -81,22 +88,19 @@ class Ledger:
     def acquire_run_lock(self) -> bool:
         """Take the right to run a bot. False if another process has it.
 
-        On SQLite this is a lock of the operating system on the file ``<ledger>.lock``. PostgreSQL takes any number of bots: True.
+        On SQLite these are locks of the operating system (``storage.run_lock``). PostgreSQL takes any number of bots: True.
         """
-        if not self.is_sqlite:
-            return True
-        path = Path(f"{self.database.path.resolve()}.lock")
-        make_private(path)
-        self._run_lock = fasteners.InterProcessLock(path)
-        if self._run_lock.acquire(blocking=False):
-            return True
-        self._run_lock.lockfile.close()
-        return False
+        return self.database.run_lock is None or self.database.run_lock.acquire()
 
     def release_run_lock(self) -> None:
         """Release the run lock. The operating system also releases it when the process ends."""
-        if self._run_lock is not None and self._run_lock.acquired:
-            self._run_lock.release()
+        if self.database.run_lock is not None:
+            self.database.run_lock.release()
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the file of the ledger was removed or replaced since the run lock was taken."""
+        return self.database.is_replaced
 
     async def wait_for_commit(self, seconds: float, *, reader: str = "runner") -> bool:
         """Wait for a commit of any process. True as soon as there was one since this reader's last call.

@@ -37,9 +37,16 @@ class MessageRepository:
             lambda tx: serialization.message(tx.execute(query).mappings().one()), announce=False
         )
 
-    async def posted(self, message_id: int, *, channel: str, ts: str, version: int) -> None:
-        """Note that the message was posted: its channel and ``ts`` in Slack, and the version that it shows."""
-        await self._change(message_id, channel=channel, ts=ts, version=version)
+    async def posted(self, message_id: int, *, channel: str, ts: str, version: int, before: str | None = None) -> bool:
+        """Note that the message was posted: its channel and ``ts`` in Slack, and the version that it shows.
+
+        ``before`` is the ``ts`` that the caller replaces. Returns False, and changes nothing, if another worker has posted the message
+        meanwhile: the ledger must go on knowing the message that it filled.
+        """
+        same = messages.c.ts.is_not_distinct_from(before)
+        values = {"channel": channel, "ts": ts, "version": version}
+        query = update(messages).where(messages.c.id == message_id, same).values(**values)
+        return await self._database.write(lambda tx: tx.execute(query).rowcount == 1, announce=False)
 
     async def rendered(self, message_id: int, version: int) -> None:
         """Note that the message was updated in place and shows this version."""

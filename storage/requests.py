@@ -6,8 +6,6 @@ race gets ``NotPossible`` with the request as it is instead.
 
 from __future__ import annotations
 
-import secrets
-import string
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -19,30 +17,38 @@ from storage import guards, interpreter, serialization
 from storage.claims import Claim, require_claim
 from storage.commands import Command, DecisionCommand, SubmitRequest
 from storage.database import Database, advisory_lock_key
-from storage.errors import ClaimLost, LedgerError, LimitReached, LockedDown, NotPossible, Unreadable
+from storage.errors import (
+    ClaimLost,
+    ConfigurationOlder,
+    InRecovery,
+    LedgerError,
+    LimitReached,
+    LockedDown,
+    NotPossible,
+    Unreadable,
+)
+from storage.keys import request_key
 from storage.lifecycle import TRANSITIONS
 from storage.lockdown_queries import lockdown_of
 from storage.records import LIVE, Decision, Draft, Request, State, TaskKind, UsageCounts
+from storage.recovery import recovery_in_force
+from storage.replicas import time_and_newest
 from storage.request_queries import count_usage, find_duplicate, load_decisions, load_request, requests_of
 from storage.schema import decisions, requests, tasks
 from storage.serialization import terms_json
 from storage.task_queue import finish_task
 from storage.transitions import GuardInput, Obstacle, Transition
 
-KEY_ALPHABET = string.ascii_lowercase + string.digits
-KEY_LENGTH = 16
-
-
-def random_key(length: int = KEY_LENGTH) -> str:
-    """Random letters and digits that nobody can guess (82 bits at 16 characters)."""
-    return "".join(secrets.choice(KEY_ALPHABET) for _ in range(length))
-
 
 class RequestRepository:
-    """Requests and grants. Lists of requests have the newest first, lists of decisions the oldest."""
+    """Requests and grants. Lists of requests have the newest first, lists of decisions the oldest.
+
+    ``ledger_id`` is set when the ledger is opened; the keys of new requests show that this ledger made them.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.ledger_id = ""
 
     async def get(self, request_id: int) -> Request:
         """One request by its number. Raises NoSuchRequest."""
@@ -138,20 +144,26 @@ class RequestRepository:
         """Make the transition REQUEST. Returns the new request and True, or the one that it repeats and False.
 
         ``is_allowed`` gets the usage as counted in this transaction. Raises LimitReached if it returns False, LockedDown while
-        a lockdown matches, and NotPossible if the grant to be extended has ended.
+        a lockdown matches, InRecovery in recovery mode, ConfigurationOlder if the draft was evaluated under an older configuration than the
+        newest, and NotPossible if the grant to be extended has ended.
         """
 
         def transaction(tx: Connection) -> tuple[Request, bool]:
-            now = self._database.now_in(tx)
             self._lock_requester_and_database(tx, draft)
+            now, newest = time_and_newest(self._database, tx)
+            if newest not in (None, draft.terms.policy_digest):
+                raise ConfigurationOlder
             if lockdown_of(tx, draft) is not None:
                 raise LockedDown
             duplicate = find_duplicate(tx, draft, now)
             if duplicate is not None:
                 return duplicate, False
+            if recovery_in_force(tx) is not None:
+                raise InRecovery
             if not is_allowed(count_usage(tx, draft.requester_id, draft.database, now)):
                 raise LimitReached
-            after = _insert_request(tx, draft, now, latest=_end_of_parent(tx, draft, now))
+            key, latest = request_key(self.ledger_id), _end_of_parent(tx, draft, now)
+            after = _insert_request(tx, draft, now, key=key, latest=latest)
             command = SubmitRequest(actor=actor or draft.requester_id, text=draft.reason)
             interpreter.follow_up(tx, after, command, now)
             return after, True
@@ -235,7 +247,9 @@ class RequestRepository:
         rule = TRANSITIONS[command.transition]
         parent = None if rule.sources <= LIVE else _lock_parent(tx, request_id)
         before = load_request(tx, request_id, for_update=True)
-        now = self._database.now_in(tx)  # only after the row is locked: an end may pass while this waits for the lock
+        is_granting = guards.configuration_is_newest in rule.guards
+        # Both only after the row is locked: an end may pass, or a configuration change, while this waits for the lock.
+        now, newest = time_and_newest(self._database, tx) if is_granting else (self._database.now_in(tx), None)
         if claim is not None:
             _check_claim(tx, claim, command, before, now)
         decides = isinstance(command, DecisionCommand) and command.decision is not None
@@ -245,8 +259,10 @@ class RequestRepository:
             request=before,
             decisions=made,
             is_locked_down=guards.not_locked_down in rule.guards and lockdown_of(tx, before) is not None,
+            is_in_recovery=guards.not_in_recovery in rule.guards and recovery_in_force(tx) is not None,
             command=command,
             parent=parent,
+            newest_configuration=newest,
         )
         if (obstacle := interpreter.find_obstacle(guard_input)) is not None:
             raise NotPossible(command.transition, obstacle, before, made or load_decisions(tx, request_id))
@@ -259,7 +275,7 @@ class RequestRepository:
 INSERT = insert(requests).returning(requests)
 
 
-def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: datetime | None) -> Request:
+def _insert_request(tx: Connection, draft: Draft, now: datetime, *, key: str, latest: datetime | None) -> Request:
     """``latest`` is the latest time until which the request may wait for a decision."""
     values: dict[str, Any] = {name: value for name, value in asdict(draft).items() if name != "terms"}
     lapses_at = now + draft.terms.request_ttl
@@ -267,7 +283,7 @@ def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: date
         "rule": draft.terms.rule,
         "requested_duration": draft.terms.duration,
         "is_automatic": not draft.terms.stages,
-        "key": random_key(),
+        "key": key,
         "state": State.PENDING,
         "version": 1,
         "terms": terms_json(draft.terms),

@@ -111,8 +111,8 @@ class TaskQueue:
 
         def transaction(tx: Connection) -> tuple[Claim, ...]:
             now = self._database.now_in(tx)
-            query = claims.due_query(claims.ANY, limit, ends_of=ends_of, untried_only=untried)
-            at = {"now": now, "server": server, "but": list(but)}
+            query = claims.due_query(claims.ANY, limit, ends_of=ends_of, untried_only=untried, has_but=bool(but))
+            at: dict[str, Any] = {"now": now, "server": server, **({"but": list(but)} if but else {})}
             rows, _, _ = claims.read_due(tx, query, at, is_sqlite=self._database.is_sqlite)
             return tuple(claims.claim_rows(tx, rows, worker, now + lease))
 

@@ -61,6 +61,8 @@ class Obstacle(StrEnum):
     STAGES_OPEN = "more approvals are needed"
     STAGES_COMPLETE = "no further approval is needed"
     LOCKED_DOWN = "a lockdown is in force"
+    CONFIGURATION_OLDER = "a newer configuration is in force"
+    IN_RECOVERY = "the ledger is in recovery mode"
     TOO_LATE = "the time to start is over"
     STARTED = "the grant has started before"
     NOT_STARTED = "the grant has not started"
@@ -76,14 +78,19 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class GuardInput:
-    """Everything that a guard may use. ``parent`` is the grant that an extension extends; its row is locked first."""
+    """Everything that a guard may use. ``parent`` is the grant that an extension extends; its row is locked first.
+
+    ``newest_configuration`` is its digest; None where one bot runs, or none has loaded a configuration.
+    """
 
     now: datetime
     request: Request
     decisions: tuple[Decision, ...]
     is_locked_down: bool
+    is_in_recovery: bool = False
     command: Command
     parent: Request | None = None
+    newest_configuration: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

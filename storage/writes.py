@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from storage.commands import (
+    ActivateGrant,
     ApplyExtension,
     ApproveRequest,
     ConfirmRevocation,
@@ -70,8 +71,8 @@ def unsettled(_before: Request, command: RetryProvision, _now: datetime) -> Colu
     return {"unsettled_until": command.unsettled_until}
 
 
-def activation(_before: Request, _command: object, now: datetime) -> Columns:
-    return {"activated_at": now, "unsettled_until": None}
+def activation(_before: Request, command: ActivateGrant, now: datetime) -> Columns:
+    return {"activated_at": now, "unsettled_until": command.unsettled_until}
 
 
 def claim(before: Request, _command: object, now: datetime) -> Columns:

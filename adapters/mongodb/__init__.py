@@ -119,8 +119,8 @@ class MongoDB:
         """All users whose names dbaccess makes, of every ledger: the caller compares ``ledger``. Works on servers of every version."""
         with self.server.session() as connection:
             documents = connection.run(self.server.users, {"usersInfo": 1})["users"]
-        pattern = username_pattern(self.target.prefix)
-        found = [users.from_document(document) for document in documents if pattern.fullmatch(document["user"])]
+            pattern = username_pattern(self.target.prefix)
+            found = [users.from_document(document) for document in documents if pattern.fullmatch(document["user"])]
         return [
             ManagedUser(username=f.username, ledger=f.ledger, request_id=f.request_id, expires_at=f.expires_at)
             for f in found

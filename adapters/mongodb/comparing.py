@@ -32,11 +32,11 @@ def compare(server: Server, levels: Mapping[str, Level]) -> dict[str, tuple[str,
         return {}
     with server.session() as connection:
         documents = connection.run(server.users, {"usersInfo": 1})["users"]
-    found = {
-        document["user"]: _bounded(list(_differences(server, document, levels[document["user"]])))
-        for document in documents
-        if document["user"] in levels and not (mark_of(document) or {}).get(IS_BLOCKED)
-    }
+        found = {
+            document["user"]: _bounded(list(_differences(server, document, levels[document["user"]])))
+            for document in documents
+            if document["user"] in levels and not (mark_of(document) or {}).get(IS_BLOCKED)
+        }
     return {name: sentences for name, sentences in found.items() if sentences}
 
 

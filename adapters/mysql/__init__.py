@@ -124,14 +124,14 @@ class MySQLFamily:
     def list_users(self) -> list[ManagedUser]:
         """All users whose name matches the pattern; the caller compares ``ledger``. The server's version is not looked at."""
         with self.server.session() as connection:
-            found = users.find_accounts(self.server, connection)
+            pattern = username_pattern(self.target.prefix)
+            found = [
+                ManagedUser(username=f.username, ledger=f.ledger, request_id=f.request_id, expires_at=f.expires_at)
+                for f in users.find_accounts(self.server, connection)
+                if pattern.fullmatch(f.username)
+            ]
         self.server.keep_spare(of_replicas=True)
-        pattern = username_pattern(self.target.prefix)
-        return [
-            ManagedUser(username=f.username, ledger=f.ledger, request_id=f.request_id, expires_at=f.expires_at)
-            for f in found
-            if pattern.fullmatch(f.username)
-        ]
+        return found
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
         """Sessions now; counts of statements where the bot may read performance_schema."""

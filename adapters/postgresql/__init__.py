@@ -115,8 +115,8 @@ class PostgreSQL:
                 + " FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1",
                 (self.target.prefix,),
             ).fetchall()
-        pattern = username_pattern(self.target.prefix)
-        return [_managed(name, comment, until) for name, comment, until in rows if pattern.fullmatch(name)]
+            pattern = username_pattern(self.target.prefix)
+            return [_managed(name, comment, until) for name, comment, until in rows if pattern.fullmatch(name)]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
         """Present sessions, also on the standbys. PostgreSQL itself counts no statements per user."""

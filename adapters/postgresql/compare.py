@@ -74,11 +74,11 @@ def differences(server: PostgreSQLServer, levels: Mapping[str, Level]) -> dict[s
     with server.session() as connection:
         knows_options = major_version(connection) >= SETS_MEMBERSHIP_OPTIONS
         facts = _facts(connection, list(levels), knows_options=knows_options)
-    found = {
-        name: tuple(_sentences(facts[name], level, _expected(server, level, knows_options=knows_options)))
-        for name, level in levels.items()
-        if name in facts
-    }
+        found = {
+            name: tuple(_sentences(facts[name], level, _expected(server, level, knows_options=knows_options)))
+            for name, level in levels.items()
+            if name in facts
+        }
     return {name: sentences for name, sentences in found.items() if sentences}
 
 

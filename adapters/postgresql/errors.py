@@ -6,6 +6,7 @@ The secrets are also removed from the driver's error, which stays the context of
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ points to the primary), idle time-out and transaction time-out."""
 
 CONCURRENT_CHANGE = ("concurrently", "could not find tuple", "cache lookup failed")
 MAX_MESSAGE_LENGTH = 300
+UNREADABLE = (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+"""Raised where an answer has another form than its query asks for: a proxy in between, or a changed catalog."""
 
 NOT_YET_CONNECTED = re.compile(r"connection (failed|is bad|timeout)|failed to resolve|could not match")
 LOGIN_REFUSED = re.compile(
@@ -61,8 +64,16 @@ def translated_errors(secrets: tuple[str, ...], *, login: str, database: str) ->
         raise Rejected("a name or value cannot be sent in the server's encoding") from None
     except (NotImplementedError, OverflowError, ValueError) as error:
         raise Rejected(f"the driver cannot read the server's answer ({type(error).__name__})") from None
+    except UNREADABLE as error:
+        raise ServerDown(f"an answer of the server cannot be read ({_place(error)})", is_ambiguous=True) from None
     except OSError as error:
         raise ServerDown(f"no connection: {_clean(str(error), secrets)}", is_ambiguous=True) from None
+
+
+def _place(error: Exception) -> str:
+    """The kind of the error, and the line of code that met it: for the log, since the error itself may hold what the server sent."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.filename.rpartition('/')[2]}:{frame.lineno}"
 
 
 def _scrub_chain(error: BaseException | None, secrets: tuple[str, ...]) -> None:

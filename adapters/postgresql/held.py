@@ -20,7 +20,7 @@ from psycopg import sql
 
 from adapters.base import AdapterError, WrongServer
 from adapters.postgresql.connection import OTHER_DATABASES, REVOKE_LIMIT_SECONDS, PostgreSQLConnection, PostgreSQLServer
-from adapters.postgresql.errors import translated_errors
+from adapters.postgresql.errors import UNREADABLE, translated_errors
 from adapters.postgresql.statements import column, value
 
 KEEPER_SECONDS = 2.0
@@ -148,7 +148,7 @@ class HeldConnection:
                 self._release()
             else:
                 self._take_locks()
-        except psycopg.Error:
+        except (psycopg.Error, ValueError, *UNREADABLE):  # the keeper goes on, whatever it was answered
             self._release()
 
     @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from bot.access.errors import Refused
 from bot.access.files import Files
@@ -14,7 +14,10 @@ from bot.policy.config import Config
 from storage.ledger import Ledger
 
 NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has errors. An administrator can list them with dbaccess policy check."
+NEWER_CONFIGURATION = "A newer configuration is in force on another replica. Please try again in a moment."
 NO_DIRECTORY = "Slack did not answer who you are, so nothing was done. Please try again."
+
+ServerKey: TypeAlias = tuple[str, str, str | None, str]
 
 _lookups: set[asyncio.Future[Any]] = set()
 """Lookups under way. The event loop itself keeps only weak references."""
@@ -29,7 +32,10 @@ class IdentityUnavailable(Refused):
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Built once in ``bot.app``. ``prefix`` starts the name of every managed user."""
+    """Built once in ``bot.app``. ``prefix`` starts the name of every managed user.
+
+    ``compared`` has the servers (``targets.server_key``) whose users were compared with the ledger since the start of this process.
+    """
 
     ledger: Ledger
     files: Files
@@ -37,6 +43,7 @@ class Context:
     messenger: Messenger
     engines: Engines
     prefix: str
+    compared: set[ServerKey] = field(default_factory=set, compare=False)
 
     def config_in_force(self) -> Config:
         """The configuration in force, after a look at the files. Raises Refused where no version of the files was ever valid."""
@@ -44,6 +51,11 @@ class Context:
         if self.files.config is None:
             raise Refused(NOTHING_GRANTED)
         return self.files.config
+
+    async def check_configuration_is_newest(self) -> None:
+        """Raises Refused where another replica has a newer configuration: this one grants nothing until it has loaded it."""
+        if not await self.ledger.replicas.has_newest(self.config_in_force().digest):
+            raise Refused(NEWER_CONFIGURATION)
 
     async def member(self, person_id: str) -> Person:
         """The acting person, as the directory knows them now.

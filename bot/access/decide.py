@@ -15,6 +15,7 @@ from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
+from bot.access.recovery import refusal_in_recovery
 from bot.databases import target
 from bot.policy import authorization, questions
 from storage.commands import ApplyExtension, ApproveRequest, ApproveStage, DenyRequest, OutdateRequest
@@ -32,11 +33,15 @@ STAGES_CHANGED = frozenset({Obstacle.STAGE_MOVED_ON, Obstacle.STAGES_OPEN, Obsta
 """After these obstacles, ``approve`` tries again: another approval was stored first."""
 
 
+REFUSALS = frozenset({Obstacle.LOCKED_DOWN, Obstacle.IN_RECOVERY})
+"""The obstacles of a mode in which nothing is granted: the request stays, and the answer is no for now."""
+
+
 async def approve(context: Context, person: Person, request: Request) -> Request:
     """Count this person's approval.
 
     Returns the request in its new state: PENDING if more approvals are needed, APPROVED after the last one (APPLIED for an
-    extension). Raises Refused if this person may not approve, and while a lockdown matches. Raises TooLate if the request is decided, has lapsed, or is
+    extension). Raises Refused if this person may not approve, while a lockdown matches, and in recovery mode. Raises TooLate if the request is decided, has lapsed, or is
     outdated by a change of the policy.
     """
     for _ in range(APPROVE_ATTEMPTS):
@@ -47,9 +52,11 @@ async def approve(context: Context, person: Person, request: Request) -> Request
         try:
             return await context.ledger.requests.advance(request.id, command)
         except NotPossible as error:
-            if error.obstacle is Obstacle.LOCKED_DOWN:
-                raise await lockdown.refusal_of(context, request) from None
-            if error.obstacle not in STAGES_CHANGED:
+            if error.obstacle in REFUSALS:
+                raise await _refusal_of(context, request, error.obstacle) from None
+            if error.obstacle is Obstacle.CONFIGURATION_OLDER:
+                await context.check_configuration_is_newest()
+            elif error.obstacle not in STAGES_CHANGED:
                 raise TooLate(describe_obstacle(error)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
 
@@ -84,7 +91,7 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
     """Approve a request for which the policy names no approvers. Evaluates the policy in force again.
 
     Returns the request in its new state. If another process changed the state first, returns the request in that state.
-    Raises Refused while a lockdown matches or the members of a group are unknown, and TooLate if the request is outdated.
+    Raises Refused while a lockdown matches, in recovery mode, or if the members of a group are unknown, and TooLate if the request is outdated.
     """
     request = await context.ledger.requests.get(request.id)
     if request.state is not State.PENDING or request.terms.stages:
@@ -95,19 +102,34 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
         raise await _outdate(context, request, today.what)
     if isinstance(today, questions.NotAllowed):
         raise Refused(today.reason, about=today.about)
+    return await _approve_alone(context, request)
+
+
+async def _approve_alone(context: Context, request: Request) -> Request:
+    """The approval of the policy. Raises what ``approve_by_policy`` raises."""
     try:
         return await context.ledger.requests.advance(request.id, _final_approval(context, request, None))
     except NotPossible as error:
         if error.obstacle is Obstacle.STATE:
             return error.request
-        if error.obstacle is Obstacle.LOCKED_DOWN:
-            raise await lockdown.refusal_of(context, request) from None
+        if error.obstacle is Obstacle.CONFIGURATION_OLDER:
+            await context.check_configuration_is_newest()
+            return await approve_by_policy(context, request)  # the files changed just now
+        if error.obstacle in REFUSALS:
+            raise await _refusal_of(context, request, error.obstacle) from None
         raise TooLate(describe_obstacle(error)) from None
 
 
 async def extended_grant(context: Context, request: Request) -> Request | None:
     """The grant that the extension ``request`` extends. None if ``request`` is not an extension."""
     return None if request.parent_id is None else await context.ledger.requests.get(request.parent_id)
+
+
+async def _refusal_of(context: Context, request: Request, obstacle: Obstacle) -> Refused:
+    """The refusal of an approval while a mode is in force in which nothing is granted."""
+    if obstacle is Obstacle.IN_RECOVERY:
+        return await refusal_in_recovery(context)
+    return await lockdown.refusal_of(context, request)
 
 
 # Authorization.
@@ -129,12 +151,17 @@ async def _authorized_stage(
         return answer.stage
     if isinstance(answer, authorization.Outdated):
         raise await _outdate(context, request, answer.what)
+    await context.check_configuration_is_newest()
     await log_events.click_refused(context, person, "decide", request.id)
     raise Refused(answer.reason)
 
 
 async def _outdate(context: Context, request: Request, reason: str) -> AccessError:
-    """Move a request to OUTDATED: the policy in force gives another answer. Returns the error for the caller to raise."""
+    """Move a request to OUTDATED: the policy in force gives another answer. Returns the error for the caller to raise.
+
+    Raises Refused where the policy of another replica is newer: its answer counts.
+    """
+    await context.check_configuration_is_newest()
     try:
         request = await context.ledger.requests.advance(request.id, OutdateRequest(actor="policy", note=reason))
     except NotPossible as error:
@@ -171,7 +198,7 @@ def _approval_command(
     final = _final_approval(context, request, decision)
     if open_stage(request, (*earlier, decision)) is None:
         return final
-    return ApproveStage(actor=final.actor, decision=decision, facts=final.facts)
+    return ApproveStage(actor=final.actor, decision=decision, facts=final.facts, configuration=final.configuration)
 
 
 def _final_approval(context: Context, request: Request, decision: Decision | None) -> ApproveRequest | ApplyExtension:
@@ -180,11 +207,19 @@ def _final_approval(context: Context, request: Request, decision: Decision | Non
     Raises OutOfDate if the database is no longer configured.
     """
     actor, facts = decision.person_id if decision else "policy", _policy_in_force(context)
-    entry = context.config_in_force().databases.get(request.database)
+    config = context.config_in_force()
+    entry = config.databases.get(request.database)
     if entry is None:
         raise OutOfDate
     if request.kind is RequestKind.EXTENSION:
-        return ApplyExtension(actor=actor, decision=decision, facts=facts)
+        return ApplyExtension(actor=actor, decision=decision, facts=facts, configuration=config.digest)
     frozen = target(request.database, entry, prefix=context.prefix, ledger=context.ledger.id)
     username = make_username(context.prefix, request_id=request.id, who=request.requester_name, key=request.key)
-    return ApproveRequest(actor=actor, decision=decision, username=username, target=asdict(frozen), facts=facts)
+    return ApproveRequest(
+        actor=actor,
+        decision=decision,
+        username=username,
+        target=asdict(frozen),
+        facts=facts,
+        configuration=config.digest,
+    )

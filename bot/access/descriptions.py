@@ -161,6 +161,7 @@ def describe_obstacle(error: NotPossible) -> str:
         Obstacle.TOO_LONG: f"{shown} would make the access last longer than it may in all.",
         Obstacle.ENDED: describe_end(error.request),
         Obstacle.REVIEWED: f"{shown} was signed off before.",
+        Obstacle.IN_RECOVERY: "The ledger is in recovery mode: nothing is granted until an operator runs dbaccess store resume.",
         Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until another admin lifts it.",
     }
     return sentences.get(error.obstacle) or describe_state(error.request, error.decisions)

@@ -30,6 +30,18 @@ def grant_ended(request: Request) -> None:
     log.info("grant_ended", **_request_fields(request), why=reason, sessions=sessions)
 
 
+POOLER_COSTS = (
+    "Commits of other replicas and of the command line are noticed up to 0.4 s later, and each replica asks the server 150 times a minute. "
+    "Let DBACCESS_STORE_URL name PostgreSQL itself."
+)
+"""What a connection pooler in front of the ledger costs, and what to do."""
+
+
+def ledger_behind_pooler() -> None:
+    """A connection pooler is between the bot and its ledger."""
+    log.warning("ledger_behind_pooler", costs=POOLER_COSTS)
+
+
 def request_denied(request: Request, person: Person) -> None:
     """An approver, ``person``, denied the request."""
     log.info("request_denied", **_request_fields(request), by=person.name, by_id=person.id)

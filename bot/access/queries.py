@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from adapters.base import AdapterError
 from bot.access import membership
 from bot.access.context import Context
 from bot.access.errors import OutOfDate, Refused, UnknownRequest
 from bot.access.ports import Person
+from bot.access.recovery import enter_by_click
 from bot.access.targets import target_of
 from bot.access.use_case_types import RequestInput, StatusView
 from bot.policy import authorization, evaluation, questions
@@ -45,17 +47,20 @@ async def changes_since(context: Context, person_id: str, last: int | None) -> t
 
 
 async def by_token(context: Context, token: str) -> Request:
-    """The request of a button, whose value is ``42.<key>``. Raises OutOfDate where this ledger has no request with that id and key."""
+    """The request of a button, whose value is ``42.<key>``. Raises OutOfDate where this ledger has no request with that id and key.
+
+    A key that this ledger made, but does not have, shows that it is not the newest: it is in recovery mode afterwards.
+    """
     number, _, key = token.partition(".")
     if not (number.isascii() and number.isdigit() and len(number) <= REQUEST_ID_MAX_DIGITS):
         raise OutOfDate
-    try:
+    with suppress(NoSuchRequest):
         request = await context.ledger.requests.get(int(number))
-    except NoSuchRequest:
-        raise OutOfDate from None
-    if request.key != key:
-        raise OutOfDate
-    return request
+        if request.key == key:
+            return request
+    if await context.ledger.recovery.is_lost_request(int(number), key, ledger=context.ledger.id):
+        await enter_by_click(context, int(number))
+    raise OutOfDate
 
 
 async def visible(context: Context, person: Person, request_id: int) -> Request:

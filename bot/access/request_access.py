@@ -12,13 +12,14 @@ from bot.access.decide import approve_by_policy
 from bot.access.descriptions import describe_obstacle
 from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.ports import DirectoryUnavailable, Person
+from bot.access.recovery import refusal_in_recovery
 from bot.access.use_case_types import FormNeeded, RequestInput, RequestOutcome
 from bot.policy import evaluation, questions
 from bot.policy.catalog import catalog_entries
 from bot.policy.config import Config
 from bot.policy.facts import Facts
 from storage.commands import CancelRequest
-from storage.errors import LimitReached, LockedDown, NoSuchRequest, NotPossible
+from storage.errors import ConfigurationOlder, InRecovery, LimitReached, LockedDown, NoSuchRequest, NotPossible
 from storage.records import Draft, Request, RequestKind, UsageCounts
 
 SUBMIT_ATTEMPTS = 5
@@ -31,7 +32,7 @@ async def request_access(
     """Evaluate the request by the policy in force and submit it. A request that needs no approval is approved at once.
 
     ``grant`` is the grant to be extended; None for access and break-glass. Raises Refused where the policy or a limit does
-    not allow it or a lockdown matches, FormNeeded where something is missing, TooLate where the grant to be extended has just ended.
+    not allow it, a lockdown matches or the ledger is in recovery mode, FormNeeded where something is missing, TooLate where the grant to be extended has just ended.
     """
     for _ in range(SUBMIT_ATTEMPTS):
         config = context.config_in_force()
@@ -45,8 +46,15 @@ async def request_access(
             )
         except LimitReached:
             continue
+        except ConfigurationOlder:
+            await context.check_configuration_is_newest()
+            continue
         except LockedDown:
             refusal = await lockdown.refusal_of(context, draft)
+            log_events.request_refused(person, str(refusal), database=wanted.database, level=wanted.level)
+            raise refusal from None
+        except InRecovery:
+            refusal = await refusal_in_recovery(context)
             log_events.request_refused(person, str(refusal), database=wanted.database, level=wanted.level)
             raise refusal from None
         except NotPossible as error:
@@ -77,6 +85,7 @@ async def _allowed(
         mine = catalog_entries(config, question.person_id, facts, question.kind)
         raise FormNeeded(wanted, mine, answer.part, grant=question.grant)
     if isinstance(answer, questions.NotAllowed):
+        await context.check_configuration_is_newest()
         if answer.about == "people":
             await _alert_about_refusal(context, answer)
         log_events.request_refused(person, answer.reason, database=wanted.database, level=wanted.level)

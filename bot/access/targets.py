@@ -10,7 +10,7 @@ import structlog
 
 from adapters.base import Level, Target
 from adapters.level_state import LevelState
-from bot.access.context import Context
+from bot.access.context import Context, ServerKey
 from bot.databases import level, target
 from storage.records import Request
 
@@ -42,11 +42,16 @@ def state_before(request: Request) -> LevelState | None:
         return None
 
 
+def server_key(target: Target) -> ServerKey:
+    """What all databases of one server have in common: engine, address, admin role and schema of dbaccess."""
+    return (target.engine, target.admin_url, target.admin_role, target.ops_schema)
+
+
 def unique_servers(targets: Iterable[Target]) -> list[Target]:
     """One target for each server: the first of those with the same engine, address, admin role and schema of dbaccess."""
-    found: dict[tuple[str, str, str | None, str], Target] = {}
+    found: dict[ServerKey, Target] = {}
     for one in targets:
-        found.setdefault((one.engine, one.admin_url, one.admin_role, one.ops_schema), one)
+        found.setdefault(server_key(one), one)
     return list(found.values())
 
 

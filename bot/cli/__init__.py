@@ -22,6 +22,7 @@ from bot.access.errors import AccessError
 from bot.app import App, CannotStart
 from bot.cli import common, doctor, listing, lockdown, policy, revoke, store, sweep
 from bot.http import CannotListen
+from bot.observer import Observer
 from bot.policy.loader import ConfigError
 from bot.settings import SettingsError
 from storage.errors import LedgerError
@@ -59,15 +60,15 @@ TOKENS = ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET")
 
 @app.command()
 def run(
-    observe: Annotated[bool, typer.Option("--observe", hidden=True, help="Comes with a later version.")] = False,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Only look and report: grant nothing, end nothing, change nothing.")
+    ] = False,
 ) -> None:
     """Run the bot until it is told to stop (Ctrl-C, SIGTERM)."""
-    if observe:
-        raise common.usage_error("--observe comes with a later version.")
     settings = common.settings()
     for name in TOKENS:
         os.environ.pop(name, None)
-    asyncio.run(_serve(App(settings)))
+    asyncio.run(Observer(settings).run() if observe else _serve(App(settings)))
 
 
 async def _serve(bot: App) -> None:

@@ -32,7 +32,7 @@ async def grant_break_glass(context: Context, job: JobContext) -> None:
     request = await job.request()
     if request.state is not State.PENDING:
         return
-    config = context.config_in_force()
+    config = await _newest_configuration(context)
     facts = await membership.facts(context, config)
     for people in (authorization.reviewers(config, request, facts), _admins(config, request, facts)):
         if await _notify_one_of(context, job, request, people):
@@ -46,6 +46,15 @@ async def grant_break_glass(context: Context, job: JobContext) -> None:
         is_event=True,
     )
     await job.advance(request, DenyRequest(actor="policy", note=NO_REVIEWER, text=NO_REVIEWER))
+
+
+async def _newest_configuration(context: Context) -> Config:
+    """The configuration in force. Raises Retry where another replica has a newer one: it may name other reviewers."""
+    try:
+        await context.check_configuration_is_newest()
+    except Refused as error:
+        raise Retry(str(error)) from None
+    return context.config_in_force()
 
 
 def _admins(config: Config, request: Request, facts: Facts) -> frozenset[str]:

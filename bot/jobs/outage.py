@@ -28,6 +28,7 @@ class LedgerOutage:
         """A transaction succeeded. Raises LedgerError where the alert cannot be stored: then the outage goes on."""
         if self._since is None:
             return
+        context.compared.clear()  # the ledger may have come back without its newest transactions
         seconds = monotonic() - self._since
         if seconds >= ALERT_SECONDS:
             length = format_duration(timedelta(seconds=seconds))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from adapters.base import (
     CREATE_LIMIT_SECONDS,
@@ -19,6 +20,7 @@ from adapters.base import (
     Blocked,
     Endpoint,
     ForeignUser,
+    ManagedUser,
     Rejected,
     ServerDown,
     UserSpec,
@@ -28,7 +30,8 @@ from bot.access.context import Context
 from bot.access.descriptions import shorten
 from bot.access.password import make_password
 from bot.access.ports import Delayed, DirectoryUnavailable, Posted, Undeliverable
-from bot.access.targets import level_of, target_of
+from bot.access.recovery import note_comparison
+from bot.access.targets import level_of, server_key, target_of
 from bot.engines import Share
 from bot.jobs.job import JobContext, Retry, backoff
 from bot.notifications.credentials import credentials_notice, deliver
@@ -40,8 +43,13 @@ from storage.records import Cause, Json, Message, Purpose, Request, State
 from storage.task_plans import user_lock_key
 from storage.transitions import FILL_WITHIN, Obstacle
 
+OLDER_PAUSE = timedelta(seconds=2)
+"""The pause before a grant that this replica may not start: another one may claim it meanwhile."""
+
 REFUSAL_MAX = 700
 """Characters of a refusal that the requester reads."""
+RECOVERY_PAUSE = timedelta(seconds=15)
+IN_RECOVERY = "The ledger is in recovery mode, so nothing is granted."
 
 
 async def provision(context: Context, job: JobContext) -> None:
@@ -49,6 +57,8 @@ async def provision(context: Context, job: JobContext) -> None:
     request = await job.request()
     if request.state is not State.APPROVED:
         return
+    if request.started_at is None and await context.ledger.recovery.current() is not None:
+        raise await _wait_for_recovery(context)
     if (note := await _reason_to_give_up(context, request)) is not None:
         await _fail(job, request, note)
         return
@@ -124,8 +134,6 @@ async def _start(context: Context, job: JobContext, request: Request, *, is_memb
     identity, level_state = await _reach_server(context, job, request)
     unsettled_until = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
     facts: Json = {"try": job.tries}
-    if request.expires_at is not None:
-        return await job.advance(request, RetryProvision(actor="bot", unsettled_until=unsettled_until, facts=facts))
     start = StartGrant(
         actor="bot",
         identity=identity,
@@ -133,17 +141,35 @@ async def _start(context: Context, job: JobContext, request: Request, *, is_memb
         unsettled_until=unsettled_until,
         requester_is_member=is_member,
         facts=facts,
+        configuration=context.files.config.digest if context.files.config else None,
     )
+    retry = RetryProvision(actor="bot", unsettled_until=unsettled_until, facts=facts)
     try:
-        return await job.advance(request, start)
+        return await job.advance(request, start if request.expires_at is None else retry)
     except NotPossible as error:
-        await _end_unstarted(job, request, error)
+        if error.obstacle is Obstacle.CONFIGURATION_OLDER:
+            raise await _leave_to_another(context) from None
+        await _end_unstarted(context, job, request, error)
         return None
 
 
-async def _end_unstarted(job: JobContext, request: Request, error: NotPossible) -> None:
-    """End a grant whose START was refused. Raises ``error`` if its obstacle is unexpected."""
+async def _leave_to_another(context: Context) -> Retry:
+    """The Retry to raise where another replica has a newer configuration. That one takes the task, or this one once it has loaded it."""
+    at = await context.ledger.now()
+    if not await context.ledger.replicas.has_newest(context.config_in_force().digest):
+        at += OLDER_PAUSE
+    return Retry("a newer configuration is in force on another replica", at=at, is_untried=True)
+
+
+async def _end_unstarted(context: Context, job: JobContext, request: Request, error: NotPossible) -> None:
+    """End a grant whose START or RETRY_PROVISION was refused. Raises Retry where it may start later, ``error`` if its obstacle is unexpected."""
+    if request.started_at is not None and error.obstacle is not Obstacle.IN_RECOVERY:
+        raise error
     match error.obstacle:
+        case Obstacle.IN_RECOVERY if request.started_at is None:
+            raise await _wait_for_recovery(context)
+        case Obstacle.IN_RECOVERY:
+            await _fail(job, request, IN_RECOVERY)
         case Obstacle.NOT_A_MEMBER:
             await job.advance(request, RevokeGrant(actor="directory", cause=Cause.LEFT))
         case Obstacle.LOCKED_DOWN:
@@ -157,25 +183,39 @@ async def _end_unstarted(job: JobContext, request: Request, error: NotPossible) 
 
 
 async def _reach_server(context: Context, job: JobContext, request: Request) -> tuple[str, str | None]:
-    """The identity that the server reports, and before START the state of the level as JSON. Raises Retry while the server does not answer.
+    """The identity that the server reports, and before START the state of the level as JSON. Raises ServerNotReached.
 
-    The retries stop at the end of ``provision_within``.
+    Where this process has not compared the server with the ledger yet, it does so now: an old copy of the ledger is in recovery mode
+    afterwards, and the guards refuse what follows.
     """
-    level = level_of(request)
+    level, target = level_of(request), target_of(request)
+    is_compared = server_key(target) in context.compared
 
-    def reach(adapter: Adapter) -> tuple[str, str | None]:
+    def reach(adapter: Adapter) -> tuple[str, str | None, Sequence[ManagedUser]]:
         identity = adapter.identity()
         is_before_start = request.started_at is None  # later, the user may have changed something
-        return identity, json.dumps(adapter.level_state(level).to_json()) if is_before_start else None
+        state = json.dumps(adapter.level_state(level).to_json()) if is_before_start else None
+        return identity, state, () if is_compared else adapter.list_users()
 
     await job.check_claim()
     try:
-        return await context.engines.call(target_of(request), reach, share=Share.GRANTS)
+        identity, state, users = await context.engines.call(target, reach, share=Share.GRANTS)
     except (ServerDown, Blocked) as error:
         is_blocked = isinstance(error, Blocked)
         problem = "answers, but another session holds this up" if is_blocked else "does not answer"
         trouble = f"{request.database} {problem}. I keep trying; your time starts when it does."
         raise ServerNotReached(trouble, error) from None
+    if not is_compared:
+        await note_comparison(context, target, users)
+    return identity, state
+
+
+async def _wait_for_recovery(context: Context) -> Retry:
+    """The Retry to raise in recovery mode.
+
+    The grant may have started in a newer state of the ledger, so it does not fail: ``dbaccess store resume`` ends it, or its end comes.
+    """
+    return Retry(IN_RECOVERY, at=await context.ledger.now() + RECOVERY_PAUSE, is_untried=True)
 
 
 class ServerNotReached(Exception):
@@ -222,7 +262,7 @@ async def _create_and_deliver(
     if started is None or endpoint is None:
         return
     await deliver(job, started, message, credentials_notice(started, endpoint, password))
-    await _activate(job, started)
+    await _activate(job, started, unsettled_until=request.unsettled_until)
 
 
 async def _create(context: Context, job: JobContext, request: Request, password: str) -> Endpoint | None:
@@ -248,12 +288,15 @@ def _create_user(adapter: Adapter, spec: UserSpec) -> Endpoint:
     return adapter.endpoint(spec.level)
 
 
-async def _activate(job: JobContext, request: Request) -> None:
-    activate = ActivateGrant(actor="bot", facts={"username": request.username})
+async def _activate(job: JobContext, request: Request, *, unsettled_until: datetime | None) -> None:
+    """``unsettled_until`` is that of the earlier tries: the answer of this one came."""
+    activate = ActivateGrant(actor="bot", unsettled_until=unsettled_until, facts={"username": request.username})
     try:
         log_events.grant_live(await job.advance(request, activate, is_last=True))
     except NotPossible as error:
         if error.obstacle is Obstacle.LOCKED_DOWN:
             await job.advance(request, RevokeGrant(actor="lockdown", cause=Cause.LOCKDOWN))
+        elif error.obstacle is Obstacle.IN_RECOVERY:
+            await _fail(job, request, IN_RECOVERY)
         elif error.obstacle not in (Obstacle.STATE, Obstacle.ENDED):
             raise

@@ -6,8 +6,6 @@ administrator declares the server gone. Every other outcome is retried, and an a
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from adapters.base import AdapterError, ForeignUser, Removal
 from bot.access import log_events
 from bot.access.alerts import raise_alert, resolve_end_alert
@@ -65,7 +63,7 @@ def cause_by_clock(request: Request) -> Cause:
 
 async def _end_on_server(context: Context, job: JobContext, request: Request) -> Receipt:
     """Drop the user and return the receipt. Raises Retry until the server confirms that the user is gone."""
-    if request.started_at is None:
+    if request.started_at is None and not await context.ledger.recovery.may_have_started(request):
         return NOTHING_CREATED  # START is committed before the first statement that creates a user
     try:
         removal = await drop_user(context, job, request)
@@ -73,7 +71,7 @@ async def _end_on_server(context: Context, job: JobContext, request: Request) ->
         return await _leave_foreign_user(context, job, request, error)
     except AdapterError as error:
         raise await retry_with_alert(context, job, request, error) from None
-    lands_until = _create_may_land_until(request)
+    lands_until = request.unsettled_until
     if lands_until is not None and await context.ledger.now() < lands_until:
         raise Retry("a create whose answer was lost may still land", at=lands_until)
     is_surprise = request.activated_at is not None and not job.payload.get(MAYBE_DROPPED)
@@ -96,11 +94,6 @@ async def drop_user(context: Context, job: JobContext, request: Request) -> Remo
     return await context.engines.call(
         target_of(request), lambda adapter: adapter.drop_user(username, level, before), share=Share.ENDS
     )
-
-
-def _create_may_land_until(request: Request) -> datetime | None:
-    """The time until which a create statement with a lost answer may still create the user. None for an activated grant: its answer came."""
-    return request.unsettled_until if request.activated_at is None else None
 
 
 async def _leave_foreign_user(context: Context, job: JobContext, request: Request, error: ForeignUser) -> Receipt:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from bot.access.alerts import end_cause, resolve_alert, resolve_end_alert
 from bot.access.context import Context
+from bot.monitors.replicas import CAUSE as OLDER_CONFIGURATION
+from bot.monitors.replicas import resolve_when_all_have_the_newest
 from storage.alerts import Alert
 from storage.records import Request, TaskKind
 
@@ -23,6 +25,9 @@ async def check_alerts(context: Context) -> None:
     ids = {alert.request_id for alert in opened if alert.request_id is not None}
     requests = await context.ledger.requests.get_many(ids)
     for alert in opened:
+        if alert.cause == OLDER_CONFIGURATION:
+            await resolve_when_all_have_the_newest(context)
+            continue
         request = requests.get(alert.request_id) if alert.request_id is not None else None
         if request is not None and alert.cause == end_cause(request.id):
             await _check_end(context, request)

@@ -27,15 +27,20 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-async def on_server(server: Target, look: Awaitable[T], failed: dict[str, str]) -> T | None:
+async def on_server(
+    server: Target, look: Awaitable[T], failed: dict[str, str], *, seconds: float | None = None
+) -> T | None:
     """The result of a look at one server. None where it fails or takes too long: the reason is put into ``failed``.
+
+    It may take ``seconds``, or ``LOOK_SECONDS`` where that is None.
 
     Engines may come from other packages, and one server must not stop the look at the others. So every exception ends here.
     """
+    limit = LOOK_SECONDS if seconds is None else seconds
     try:
-        return await asyncio.wait_for(look, LOOK_SECONDS)
+        return await asyncio.wait_for(look, limit)
     except TimeoutError:
-        failed[server.name] = f"no answer within {LOOK_SECONDS:.0f} s"
+        failed[server.name] = f"{server.name} gave no answer within {limit:.0f} s"
     except AdapterError as error:
         failed[server.name] = describe_server_error(server.name, error)
     except Exception as error:

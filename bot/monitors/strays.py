@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 
-from adapters.base import Level, ManagedUser, Removal, Target
+from adapters.base import ManagedUser, Target
 from bot.access.context import Context
 from bot.access.descriptions import count, shorten
-from bot.access.targets import level_of
+from bot.access.recovery import marked_users
+from bot.access.targets import server_key
 from bot.durations import format_duration
-from bot.engines import Share
 from bot.monitors.server_views import GroupView, View, list_users, places, view_server
 from bot.monitors.servers import drop_leftovers, on_server
-from storage import task_plans
-from storage.audit_kinds import AuditKind
+from bot.trial import FIRST_NUMBER
 from storage.figures import Grants
 from storage.records import Request, State
+from storage.recovery import MarkedUser
 
 ENDED_WITHIN = timedelta(minutes=15)
 """Grants that ended within this time are looked at: no session of theirs may be left."""
@@ -49,7 +49,7 @@ class StrayKind(StrEnum):
 class Stray:
     """One difference.
 
-    ORPHAN: a managed user of this ledger without a live grant. FOREIGN: one of another ledger, or without a mark. MISSING: a live grant
+    ORPHAN: a managed user of this ledger without a live grant; ``has_ended`` where the ledger knows that its grant has ended. FOREIGN: one of another ledger, or without a mark. MISSING: a live grant
     without its user. CHANGED: a user whose rights differ from its level by ``differences``. MOVED: a user whose end on the server is later than in the
     ledger by ``moved_by`` (earlier where that is negative). LINGERING: an ended grant with ``sessions`` that still work. ``ledger`` is what the user's
     mark names; None without a mark.
@@ -63,6 +63,12 @@ class Stray:
     differences: tuple[str, ...] = ()
     moved_by: timedelta = timedelta(0)
     sessions: int = 0
+    has_ended: bool = False
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether ``doctor --try`` made the user."""
+        return self.kind is StrayKind.ORPHAN and (self.request_id or 0) >= FIRST_NUMBER
 
     @property
     def what(self) -> str:
@@ -96,7 +102,8 @@ class SweepResult:
     """The result of a sweep, or of a part of it. ``unanswered``: by name of the database, why its server was not checked.
 
     ``answered`` are the servers that were checked, ``unseen`` those that were not, ``checked`` the numbers of the grants that were. ``refreshed``: by database, what was changed to make
-    managed roles equal to their levels. ``dropped``: sentences about leftovers of ended users that were dropped.
+    managed roles equal to their levels. ``dropped``: sentences about leftovers of ended users that were dropped. ``unexplained``: by server, the users that show
+    that the ledger is not the newest.
     """
 
     servers: int
@@ -108,6 +115,7 @@ class SweepResult:
     checked: frozenset[int] = frozenset()
     refreshed: Mapping[str, tuple[str, ...]]
     dropped: tuple[str, ...] = ()
+    unexplained: Mapping[Target, tuple[MarkedUser, ...]] = field(default_factory=dict)
 
 
 async def find_strays(context: Context, *, refreshes: bool = False, drops_leftovers: bool = False) -> SweepResult:
@@ -127,6 +135,7 @@ async def find_strays(context: Context, *, refreshes: bool = False, drops_leftov
         checked=frozenset().union(*(part.checked for part in parts)),
         refreshed={name: found for part in parts for name, found in part.refreshed.items()},
         dropped=await drop_leftovers(context, answered) if drops_leftovers else (),
+        unexplained={server: users for part in parts for server, users in part.unexplained.items()},
     )
 
 
@@ -163,6 +172,7 @@ async def _compare(
     context: Context, found: Mapping[Target, View | None], before: Grants, unanswered: Mapping[str, str]
 ) -> SweepResult:
     views = [view for view in found.values() if view is not None]
+    unexplained = await _unexplained(context, views)
     after = await context.ledger.figures.grants(ended_within=ENDED_WITHIN)
     known = {one.username for grants in (before, after) for one in grants.live}
     strays = [
@@ -184,7 +194,20 @@ async def _compare(
         unseen=tuple(server for server, view in found.items() if view is None),
         checked=frozenset(one.id for view in groups for one in (*view.group.active, *view.group.ended)),
         refreshed={one.group.target.name: one.refreshed for one in groups if one.refreshed},
+        unexplained=unexplained,
     )
+
+
+async def _unexplained(context: Context, views: Sequence[View]) -> dict[Target, tuple[MarkedUser, ...]]:
+    """By server, the users that this ledger cannot explain. Servers without one count as compared."""
+    found = dict[Target, tuple[MarkedUser, ...]]()
+    for view in views:
+        unknown = await context.ledger.recovery.unexplained(marked_users(view.users, ledger=context.ledger.id))
+        if unknown:
+            found[view.place.server] = unknown
+        else:
+            context.compared.add(server_key(view.place.server))
+    return found
 
 
 def _stray(view: View, user: ManagedUser, ledger: str) -> Stray:
@@ -204,11 +227,19 @@ async def _seen_again(context: Context, strays: Sequence[Stray]) -> list[Stray]:
     listed = {server: {user.username for user in users or ()} for server, users in zip(servers, looks, strict=True)}
     after = await context.ledger.figures.grants(ended_within=ENDED_WITHIN)
     live = {one.username for one in after.live}
+    known = await context.ledger.requests.get_many({stray.request_id or 0 for stray in strays})
     return [
-        stray
+        replace(stray, has_ended=_has_ended(stray, known))
         for stray in strays
         if stray.kind is not StrayKind.ORPHAN or (stray.username in listed[stray.target] and stray.username not in live)
     ]
+
+
+def _has_ended(stray: Stray, known: Mapping[int, Request]) -> bool:
+    """Whether the ledger started the grant of this user, and ended it."""
+    grant = known.get(stray.request_id or 0)
+    is_its_grant = grant is not None and grant.username == stray.username and grant.started_at is not None
+    return is_its_grant and grant is not None and grant.state is State.REVOKED
 
 
 def _of_group(view: GroupView, users: Mapping[str, ManagedUser], live: Mapping[int, Request]) -> Iterator[Stray]:
@@ -245,40 +276,3 @@ def _moved_by(user: ManagedUser, before: Request, after: Request) -> timedelta:
     if user.expires_at - max(ends) >= MOVED_MIN:
         return user.expires_at - max(ends)
     return user.expires_at - min(ends) if min(ends) - user.expires_at >= MOVED_MIN else timedelta(0)
-
-
-async def end_stray(context: Context, stray: Stray, *, actor: str) -> Removal:
-    """Drop an orphan, or end the sessions that an ended grant left. ``actor`` is for the audit log. Raises AdapterError."""
-    assert is_to_end(stray), "a foreign user is never touched"
-    level = await _level(context, stray)
-    removal = await context.engines.call(
-        stray.target, lambda adapter: adapter.drop_user(stray.username, level), share=Share.SWEEP
-    )
-    facts = {"database": stray.target.name, "username": stray.username, "sessions_ended": removal.sessions_ended}
-    await context.ledger.audit.record(AuditKind.SWEPT, actor=actor, facts=facts)
-    return removal
-
-
-async def _level(context: Context, stray: Stray) -> Level:
-    """The level of the grant that the user had, where the ledger still has it."""
-    found = await context.ledger.requests.get_many([stray.request_id or 0])
-    request = found.get(stray.request_id or 0)
-    try:
-        return level_of(request) if request and request.username == stray.username else Level(name="sweep")
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return Level(name="sweep")
-
-
-def is_to_end(stray: Stray) -> bool:
-    """Whether the sweep ends what it found."""
-    return stray.kind in (StrayKind.ORPHAN, StrayKind.LINGERING)
-
-
-async def plan_set_back(context: Context, stray: Stray) -> bool:
-    """Plan the task that sets the end on the server to that of the ledger. Returns whether it is one that is later there."""
-    assert stray.kind is StrayKind.MOVED, "the others have no end to set back"
-    ledger, request_id = context.ledger, stray.request_id or 0
-    if stray.moved_by < timedelta(0) or (request := await ledger.requests.get(request_id)).state is not State.ACTIVE:
-        return False
-    await ledger.tasks.add(task_plans.move_expiry(request, await ledger.now()), request_id=request_id)
-    return True

@@ -18,9 +18,11 @@ from adapters.base import AdapterError, Removal, Target
 from bot.access.alerts import draft_alert, raise_alert
 from bot.access.context import Context
 from bot.access.descriptions import count
+from bot.access.recovery import enter_by_users
 from bot.access.server_errors import describe_server_error, remedies
 from bot.monitors.servers import drop_leftovers, on_server
-from bot.monitors.strays import Stray, StrayKind, SweepResult, end_stray, is_to_end, plan_set_back, sweep_servers
+from bot.monitors.stray_ends import end_stray, is_to_end, plan_set_back
+from bot.monitors.strays import Stray, StrayKind, SweepResult, sweep_servers
 from bot.trial import FIRST_NUMBER
 from storage.alerts import SHOWN, Alert, AlertDraft
 from storage.errors import LedgerError
@@ -32,6 +34,7 @@ CAUSE = "sweep:"
 """The causes of all alerts of this module start with it."""
 LINGERING_CAUSE = f"{CAUSE}{StrayKind.LINGERING}:"
 OF_GRANTS = frozenset({StrayKind.MISSING.value, StrayKind.CHANGED.value, StrayKind.MOVED.value})
+REPORTED = frozenset({StrayKind.FOREIGN, StrayKind.MISSING, StrayKind.CHANGED})
 NAMED_AT_MOST = 20
 """Users of one server that get an alert of their own; one more alert counts the others."""
 SHOWN_AT_MOST = 5
@@ -54,6 +57,7 @@ class Sweep:
         self._moved: Mapping[str, timedelta] = {}
         self._skew = dict[Target, timedelta]()
         self._refreshed: Mapping[str, tuple[str, ...]] = {}
+        self._in_recovery = False
 
     async def run(self, *, is_start: bool = False) -> None:
         """Sweep once, where no replica has done it just now. ``is_start``: in any case. Raises nothing."""
@@ -81,10 +85,14 @@ class Sweep:
         lingering = [_number(cause) for cause in before if cause.startswith(LINGERING_CAUSE)]
         parts = list[SweepResult]()
         drafts = dict[str, AlertDraft]()
-        async for part in sweep_servers(self._context, refreshes=True, request_ids=lingering):
+        await self._see_recovery()
+        async for part in sweep_servers(self._context, refreshes=not self._in_recovery, request_ids=lingering):
             parts.append(part)
+            for server, unknown in part.unexplained.items():
+                await enter_by_users(self._context, server, unknown)
+            await self._see_recovery()
             drafts |= await self._act(part)
-            for sentence in await drop_leftovers(self._context, part.answered):
+            for sentence in () if self._in_recovery else await drop_leftovers(self._context, part.answered):
                 log.info("leftover_dropped", what=sentence)
         drafts |= self._about_silent({name: why for part in parts for name, why in part.unanswered.items()})
         await self._alert(drafts, before)
@@ -93,15 +101,19 @@ class Sweep:
         found = sum(len(part.strays) for part in parts)
         log.info("servers_swept", servers=sum(part.servers for part in parts), differences=found)
 
+    async def _see_recovery(self) -> None:
+        self._in_recovery = await self._context.ledger.recovery.current() is not None
+
     async def _act(self, part: SweepResult) -> dict[str, AlertDraft]:
         """End what is to be ended on the servers of this part, and set moved ends back. Returns the alerts about what lasts, by cause."""
         by_server = defaultdict[Target, list[Stray]](list)
-        for stray in [one for one in part.strays if is_to_end(one) and not self._may_be_trial(one)]:
+        to_end = [one for one in part.strays if is_to_end(one, in_recovery=self._in_recovery)]
+        for stray in [one for one in to_end if not self._may_be_trial(one)]:
             by_server[stray.target].append(stray)
         drafts = [await self._set_back(stray) for stray in part.strays if stray.kind is StrayKind.MOVED]
         failed = await asyncio.gather(*(self._end_all(server, found) for server, found in by_server.items()))
-        reported = (StrayKind.FOREIGN, StrayKind.MISSING, StrayKind.CHANGED)
-        drafts += _drafts([one for one in part.strays if one.kind in reported])
+        unknown = [one for one in part.strays if one.kind is StrayKind.ORPHAN and one not in to_end]
+        drafts += _drafts([*(one for one in part.strays if one.kind in REPORTED), *unknown])
         drafts += [self._about_levels(name, sentences) for name, sentences in part.refreshed.items()]
         return {one.cause: one for one in chain(drafts, *failed) if one is not None}
 
@@ -109,8 +121,7 @@ class Sweep:
 
     def _may_be_trial(self, stray: Stray) -> bool:
         """Whether ``doctor --try`` may be using this user now: it was not there at the last sweep."""
-        is_trial = stray.kind is StrayKind.ORPHAN and (stray.request_id or 0) >= FIRST_NUMBER
-        return is_trial and stray.username not in self._trials
+        return stray.is_trial and stray.username not in self._trials
 
     async def _end_all(self, server: Target, strays: Sequence[Stray]) -> list[AlertDraft]:
         """End these users of one server, one after the other. Returns the alerts about those that could not be ended."""
@@ -140,10 +151,7 @@ class Sweep:
             f"{stray.username} ({count(removal.sessions_ended, 'session')})" for stray, removal in ended[:SHOWN_AT_MOST]
         )
         more = f" and {len(ended) - SHOWN_AT_MOST} more" if len(ended) > SHOWN_AT_MOST else ""
-        newest = await self._context.ledger.figures.newest_request()
         what = f"No live grant has these users on the server of {server.name}. They were ended: {names}{more}."
-        if any(newest < (stray.request_id or 0) < FIRST_NUMBER for stray, _ in ended):
-            what += f" Some have a higher number than #{newest}, the newest request: is this ledger an old copy?"
         await raise_alert(self._context, None, what, cause=f"{CAUSE}ended:{_key(server)}", is_event=True)
 
     def _about_failed(self, stray: Stray, reason: str, steps: tuple[str, ...]) -> AlertDraft:
@@ -171,6 +179,8 @@ class Sweep:
             return None
         if stray.moved_by < timedelta(0):
             return draft_alert(f"{stray.what}.", cause=_cause(stray)) if is_same else None
+        if self._in_recovery:
+            return draft_alert(f"{stray.what}.", cause=_cause(stray))
         await plan_set_back(self._context, stray)
         return draft_alert(f"{stray.what}. It is set back.", cause=_cause(stray))
 
@@ -267,6 +277,8 @@ def _steps(stray: Stray) -> tuple[str, ...]:
     match stray.kind:
         case StrayKind.CHANGED | StrayKind.MISSING:
             return (f"End it if nobody knows why: dbaccess revoke {stray.request_id}",)
+        case StrayKind.ORPHAN:
+            return ("In recovery mode it is not ended. If it is not wanted: dbaccess sweep --adopt",)
         case StrayKind.FOREIGN:
             return (
                 "If another dbaccess uses this server, give each its own DBACCESS_USER_PREFIX. If nobody needs the user, drop it.",

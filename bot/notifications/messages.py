@@ -9,14 +9,22 @@ import structlog
 from bot.access.context import Context
 from bot.access.ports import MessageGone, Notice, Posted, Undeliverable
 from bot.notifications.notices import StateChangeNotice
+from storage.errors import ClaimLost
 from storage.records import Message, Request
 
 log = structlog.get_logger(__name__)
 
 
 async def record_posted(context: Context, message: Message, posted: Posted, request: Request) -> Message:
-    """Record where a message is, so that any replica can update it. Returns the message with its place."""
-    await context.ledger.messages.posted(message.id, channel=posted.channel, ts=posted.ts, version=request.version)
+    """Record where a message is, so that any replica can update it. Returns the message with its place.
+
+    Raises ClaimLost if another worker has posted it meanwhile: this one was away for longer than its lease.
+    """
+    is_recorded = await context.ledger.messages.posted(
+        message.id, channel=posted.channel, ts=posted.ts, version=request.version, before=message.ts
+    )
+    if not is_recorded:
+        raise ClaimLost("another worker posted the message")
     return replace(message, channel=posted.channel, ts=posted.ts, version=request.version)
 
 

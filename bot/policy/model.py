@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 import re2
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from bot.databases import Duration, StrictModel, as_text
-from bot.durations import parse_moment
+from bot.databases import DURATION_SCHEMA, Duration, StrictModel, as_text
+from bot.durations import parse_duration, parse_moment
 
 PERSON = re.compile(r"[UW][A-Z0-9]{2,}", re.ASCII)
 GROUP = re.compile(r"S[A-Z0-9]{2,}|@[a-z0-9][a-z0-9._-]*", re.ASCII)
@@ -20,6 +20,7 @@ EMAIL = re.compile(r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", re.ASC
 PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]+", re.ASCII)
 ANYONE = "anyone"
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+RETENTION_SHORTEST, RETENTION_LONGEST = timedelta(days=7), timedelta(days=3660)
 END_OF_DAY = "24:00"
 CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 TICKET_PLACEHOLDER = "{ticket}"
@@ -110,6 +111,15 @@ def _ticket_url(value: str) -> str:
     if not value.startswith("https://") or TICKET_PLACEHOLDER not in value:
         raise ValueError("it looks like https://tickets.example.com/{ticket}")
     return value
+
+
+def _retention(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return parse_duration(str(value), shortest=RETENTION_SHORTEST, longest=RETENTION_LONGEST)
+    except ValueError:
+        raise ValueError("how long ended requests are kept, from 7d to 3660d, such as 400d") from None
 
 
 def _moment(value: object) -> datetime:
@@ -248,6 +258,7 @@ class PolicyFile(StrictModel):
     audit_channel: Channel | None = None
     alert_channel: Channel | None = None
     ticket_url: Annotated[str, AfterValidator(_ticket_url)] | None = None
+    retention: Annotated[timedelta, BeforeValidator(_retention), DURATION_SCHEMA] | None = None
     limits: LimitsEntry = LimitsEntry()
     defaults: DefaultsEntry = DefaultsEntry()
     rules: list[RuleEntry]

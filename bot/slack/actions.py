@@ -19,9 +19,12 @@ from bot.access.ports import Person
 from bot.access.use_case_types import RequestInput
 from bot.slack import ids
 from bot.slack.interaction import BoltListener, Interaction, Listener, bolt_listener
+from bot.slack.payload import object_part, part, text_part
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.credentials import password_blocks
 from storage.records import Request
+
+OUTDATED = "This button is outdated."
 
 
 def register(app: AsyncApp, context: Context) -> None:
@@ -109,12 +112,15 @@ async def on_request_again(interaction: Interaction, person: Person) -> None:
 
 async def on_database_chosen(interaction: Interaction, person: Person) -> None:
     """Update levels and durations to the chosen database. ``hash`` lets a newer change of the same form win."""
-    view = interaction.body.get("view") or {}
+    view = object_part(interaction.body, "view")
+    if (view_id := text_part(view, "id")) is None:
+        await interaction.reply(replies.text_reply(OUTDATED))
+        return
     catalog_entries = await queries.databases(interaction.context, person)
     try:
         await interaction.client.views_update(
-            view_id=view["id"],
-            hash=view.get("hash"),
+            view_id=view_id,
+            hash=text_part(view, "hash"),
             view=form_layouts.request_form(catalog_entries, form_layouts.submitted(view)),
         )
     except SlackApiError as error:
@@ -129,10 +135,9 @@ def _unknown_action_listener(context: Context) -> BoltListener:
         ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient
     ) -> None:
         await ack()
-        clicked = (body.get("actions") or [{}])[0]
-        if clicked.get("type") == "button" and body.get("response_url"):
+        if part(body, "actions", 0, "type") == "button" and body.get("response_url"):
             interaction = Interaction(context=context, client=client, respond=respond, body=body)
-            await interaction.reply(replies.text_reply("This button is outdated."))
+            await interaction.reply(replies.text_reply(OUTDATED))
 
     return on_unknown_action
 

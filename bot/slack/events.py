@@ -15,6 +15,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.access.context import Context
 from bot.monitors import groups, members
 from bot.slack.home import publish_home
+from bot.slack.payload import text_part
 
 GROUP_EVENTS = ("subteam_updated", "subteam_members_changed")
 
@@ -25,7 +26,7 @@ def register(app: AsyncApp, context: Context) -> None:
     """Add the listeners to the app. The listener for all other events must be the last one."""
 
     async def on_user_change(event: dict[str, Any]) -> None:
-        person_id = str((event.get("user") or {}).get("id") or "")
+        person_id = text_part(event, "user", "id") or ""
         context.directory.forget(person_id)
         await members.end_access_of_former_member(context, person_id)
 
@@ -36,7 +37,7 @@ def register(app: AsyncApp, context: Context) -> None:
 
     async def on_home_opened(event: dict[str, Any], client: AsyncWebClient) -> None:
         if event.get("tab") == "home":
-            await publish_home(client, str(event.get("user")))
+            await publish_home(client, text_part(event, "user") or "")
 
     async def on_other_event(event: dict[str, Any]) -> None:
         log.debug("event_ignored", kind=event.get("type"))

@@ -20,6 +20,7 @@ from bot.access.ports import Person
 from bot.access.use_case_types import FormNeeded
 from bot.slack import ids
 from bot.slack.interaction import BoltListener, report_unexpected, user_of
+from bot.slack.payload import objects_part, text_part
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
 from bot.slack.render.text import TEXT_MAX, escape, plain, truncate
@@ -48,7 +49,7 @@ async def on_extend_form(context: Context, person: Person, view: dict[str, Any])
 
 
 async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
-    request = await queries.by_token(context, str(view.get("private_metadata") or ""))
+    request = await queries.by_token(context, text_part(view, "private_metadata") or "")
     await decide.deny(context, person, request, form_layouts.reason_text(view))
     return None
 
@@ -102,7 +103,7 @@ def _error_block_id(error: AccessError, view: dict[str, Any]) -> str:
 
 def _errors(view: dict[str, Any], block_id: str, text: str) -> dict[str, Any]:
     """An error at its field. A form without that field shows it at **Why**."""
-    block_ids = {str(block.get("block_id")) for block in view.get("blocks", ())}
+    block_ids = {str(block.get("block_id")) for block in objects_part(view, "blocks")}
     known_id = block_id if block_id in block_ids else ids.WHY
     return {"response_action": "errors", "errors": {known_id: truncate(text, ERROR_MAX)}}
 

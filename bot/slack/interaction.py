@@ -24,6 +24,7 @@ from bot.access.errors import AccessError
 from bot.access.ports import Person
 from bot.access.use_case_types import FormNeeded
 from bot.slack import ids, parse
+from bot.slack.payload import objects_part, text_part
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
 from bot.slack.render.replies import text_reply
@@ -55,23 +56,23 @@ class Interaction:
     @property
     def text(self) -> str:
         """The text after the slash command."""
-        return str(self.body.get("text") or "")
+        return text_part(self.body, "text") or ""
 
     @property
     def value(self) -> str:
         """The value of the clicked button."""
-        return str(self.body["actions"][0].get("value") or "")
+        return text_part(self.body, "actions", 0, "value") or ""
 
     @property
     def ends_access(self) -> bool:
         """The command or click ends access: the person's own, that of another, or that of all."""
-        clicked = [str(action.get("action_id")) for action in self.body.get("actions") or ()]
+        clicked = [str(action.get("action_id")) for action in objects_part(self.body, "actions")]
         return not ENDING.isdisjoint(clicked or self.text.lower().split(maxsplit=1)[:1])
 
     @property
     def is_giving_back(self) -> bool:
         """The person ends their own grant, by button or command. This must work also while the directory gives no answer."""
-        clicked = [action.get("action_id") for action in self.body.get("actions") or ()]
+        clicked = [action.get("action_id") for action in objects_part(self.body, "actions")]
         return clicked == [ids.DONE] or (not clicked and parse.split_command(self.text).verb == "done")
 
     async def reply(self, rendered: RenderedMessage) -> None:
@@ -103,7 +104,7 @@ class Interaction:
     async def open_form(self, view: Block) -> str | None:
         """Open a form and return its view id, or None if it came too late. A trigger id works once and for three seconds."""
         try:
-            opened = await self.client.views_open(trigger_id=str(self.body["trigger_id"]), view=view)
+            opened = await self.client.views_open(trigger_id=text_part(self.body, "trigger_id") or "", view=view)
             return str(opened["view"]["id"])
         except SlackApiError as error:
             if error.response.get("error") not in EXPIRED_TRIGGER_CODES:
@@ -139,7 +140,7 @@ BoltListener: TypeAlias = Callable[..., Awaitable[None]]
 
 def user_of(body: dict[str, Any]) -> str:
     """Return the id of the person who acts. Commands and interactions have it in different places."""
-    return str(body.get("user_id") or (body.get("user") or {}).get("id") or "")
+    return text_part(body, "user_id") or text_part(body, "user", "id") or ""
 
 
 def bolt_listener(context: Context, listener: Listener, *, is_audited: bool = True) -> BoltListener:

@@ -213,8 +213,15 @@ class AccessEnvironment:
     async def person(self, person_id: str) -> Person:
         return await self.context.member(person_id)
 
-    async def ask(self, who: str = ADA, *, duration: timedelta = HOUR, reason: str = "looking at a refund") -> Request:
-        wanted = use_case_types.RequestInput(database="shop", level="readonly", duration=duration, reason=reason)
+    async def ask(
+        self,
+        who: str = ADA,
+        *,
+        duration: timedelta = HOUR,
+        reason: str = "looking at a refund",
+        level: str = "readonly",
+    ) -> Request:
+        wanted = use_case_types.RequestInput(database="shop", level=level, duration=duration, reason=reason)
         asked = await request_access.request_access(self.context, await self.person(who), wanted)
         await self.drain()
         return await self.ledger.requests.get(asked.request.id)

@@ -16,6 +16,7 @@ from bot.monitors.clock import CLOCK_SECONDS, ClockWatch
 from bot.monitors.configuration import announce_files
 from bot.monitors.groups import check_groups
 from bot.monitors.members import check_members
+from bot.monitors.replicas import HEARTBEAT_SECONDS, Heartbeat
 from bot.monitors.sweep import SWEEP_SECONDS, Sweep
 from tests.access.environment import AccessEnvironment
 
@@ -51,6 +52,9 @@ async def test_idle_bot_asks_its_ledger_little(environment: AccessEnvironment) -
     await environment.drain()
     passed = [0.0]
     sweep, clock = Sweep(context), ClockWatch(context, monotonic=lambda: passed[0])
+    context.ledger.replicas.join("bot-1", "1.0")
+    heartbeat = Heartbeat(context)
+    await heartbeat.run()
     await sweep.run(is_start=True)
     await clock.run()
     environment.clock.at += timedelta(minutes=6)
@@ -78,7 +82,10 @@ async def test_idle_bot_asks_its_ledger_little(environment: AccessEnvironment) -
         "alerts": await count(environment, alerts) * 60 / scheduler.ALERTS_SECONDS,
         "groups": await count(environment, lambda: check_groups(context)) * 60 / scheduler.MEMBERSHIP_SECONDS,
         "members": await count(environment, lambda: check_members(context)) * 60 / scheduler.MEMBERSHIP_SECONDS,
+        "heartbeat": await count(environment, heartbeat.run) * 60 / HEARTBEAT_SECONDS,
+        "newest": await count(environment, heartbeat.on_files_checked) * 60 / scheduler.FILES_SECONDS,
         "files": await count(environment, lambda: announce_files(context)) * 60 / scheduler.FILES_SECONDS,
     }
     assert min(a_minute["runner"], a_minute["sweep"], a_minute["clock"]) > 0, "they were counted"
+    assert a_minute["heartbeat"] > 0, "it was counted"
     assert sum(a_minute.values()) <= AT_MOST_A_MINUTE, a_minute

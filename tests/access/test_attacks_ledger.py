@@ -27,7 +27,7 @@ from storage.ledger import Ledger
 from storage.records import Request, State
 from tests.access.environment import HOUR, LEAD, AccessEnvironment
 from tests.access.steps import alerts, refusal_of
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 
 # Readiness (R8).
 
@@ -137,7 +137,7 @@ async def put_back(environment: AccessEnvironment, copy: Path) -> None:
     shutil.copy(copy, environment.ledger.database.path)
     environment.ledger = Ledger(environment.store, clock=environment.clock)
     await environment.ledger.open(create=True)
-    environment.context = replace(environment.context, ledger=environment.ledger)
+    environment.context = replace(environment.context, ledger=environment.ledger, compared=set())
     environment.runner = Runner(environment.context, JOBS)
     await environment.ledger.tasks.free_leases()
 
@@ -159,27 +159,23 @@ async def lost(environment: AccessEnvironment, tmp_path: Path) -> Request:
     return second
 
 
-@open_fault("R10", "a revoked grant is granted again")
 async def test_restored_ledger_does_not_grant_a_revoked_request(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     assert list(environment.server.users) == [lost.username]
 
 
-@open_fault("R10", "no alert says that the ledger is older than its servers")
 async def test_ledger_older_than_its_servers_raises_an_alert(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     require(lost.username in environment.server.users, "its user exists")
     assert alerts(environment)
 
 
-@open_fault("R10", "a request id is used a second time")
 async def test_restored_ledger_reuses_no_request_id(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     await refusal_of(environment.ask(reason="a new one"))
     assert lost.id not in [r.id for r in await environment.ledger.requests.find()]
 
 
-@open_fault("R10", "the card of a request that the ledger does not know is taken for one of another ledger")
 async def test_card_with_a_higher_id_stops_granting(environment: AccessEnvironment, tmp_path: Path) -> None:
     first = await environment.ask()
     copy = copied(environment, tmp_path / "copy.db")
@@ -219,7 +215,6 @@ def running(store: str) -> Iterator[str]:
         process.communicate()
 
 
-@open_fault("R18", "the second process locks a new file of the same name, and both run")
 async def test_removed_lock_file_does_not_allow_a_second_bot(environment: AccessEnvironment) -> None:
     with running(environment.store) as first:
         require(first == "True", "the first one runs")
@@ -230,7 +225,6 @@ async def test_removed_lock_file_does_not_allow_a_second_bot(environment: Access
             assert third != "True"
 
 
-@open_fault("R18", "the lock belongs to a file name: a second bot runs through a hard link")
 async def test_hard_link_to_the_ledger_does_not_allow_a_second_bot(
     environment: AccessEnvironment, tmp_path: Path
 ) -> None:

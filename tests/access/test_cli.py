@@ -77,7 +77,6 @@ def test_wrong_usage_exits_with_status_2(command_line: CommandLine) -> None:
         ["revoke", "1", "--gone", " "],
         ["show", "one"],
         ["show", "9" * 30],
-        ["run", "--observe"],
         ["nonsense"],
     ):
         assert command_line.run(*command, expect=2)[1], command

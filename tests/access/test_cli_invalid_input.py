@@ -136,14 +136,14 @@ def test_invalid_argument_is_answered_without_traceback(shell: Callable[..., Ran
     dice = random.Random(command)
     for made in (False, True):
         if made:
-            assert shell("store", "upgrade")[0] == 0
+            assert shell("store", "upgrade", "--new")[0] == 0
         for odd in ODD if IS_SOAK else dice.sample(ODD, 6):
             assert_answered(shell(*command.split(), odd), command, odd)
 
 
 def test_several_invalid_arguments_are_answered_without_traceback(shell: Callable[..., Ran]) -> None:
     dice = random.Random(5)
-    shell("store", "upgrade")
+    shell("store", "upgrade", "--new")
     for _ in range(rounds(60)):
         arguments = [*dice.choice(COMMANDS).split(), *dice.choices(ODD, k=dice.randrange(2, 5))]
         assert_answered(shell(*arguments), arguments)

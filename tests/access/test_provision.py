@@ -11,7 +11,7 @@ import pytest
 from adapters.base import Blocked, Rejected
 from bot.access import password, revoke
 from bot.access.errors import TooLate, UnknownRequest
-from bot.access.ports import Delayed, DeliveryError, Notice, Undeliverable
+from bot.access.ports import Delayed, DeliveryError, Notice, Posted, Undeliverable
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import LEASE, Runner
 from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, StateChangeNotice
@@ -171,6 +171,24 @@ async def test_create_that_lands_after_the_end_is_dropped(environment: AccessEnv
     assert (await environment.now(request)).state is State.REVOKED
 
 
+async def test_first_create_that_lands_after_the_end_of_a_retried_grant_is_dropped(
+    environment: AccessEnvironment,
+) -> None:
+    """The answer of the first create is lost, the second one succeeds, and the grant ends soon after."""
+    environment.server.loses_answers = True
+    request = await environment.approve(await environment.ask())
+    await environment.turn(seconds=3)
+    assert (await environment.now(request)).state is State.ACTIVE
+    await revoke.done(environment.context, await environment.person(ADA), request.id)
+    await environment.drain()
+    assert environment.server.users == {}
+    environment.server.land()
+    assert environment.server.users != {}
+    await environment.turn(minutes=1)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert environment.server.users == {}
+
+
 async def test_lost_claim_on_a_live_grant_leaves_a_working_password(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     gate = environment.server.gate = threading.Event()
@@ -206,6 +224,28 @@ async def test_lost_claim_on_an_ended_grant_leaves_no_user(environment: AccessEn
     await environment.turn(minutes=1)
     assert environment.server.users == {}
     assert (await environment.now(request)).state is State.REVOKED
+
+
+async def test_late_worker_does_not_hide_the_credential_message(environment: AccessEnvironment) -> None:
+    """A bot hangs while it posts the message. Another one posts its own and fills it; that one is closed at the end."""
+    request = await environment.approve(await environment.ask())
+    post, left = environment.messenger.post, [True]
+
+    async def hanging(channel: str, notice: Notice, *, thread: str | None = None) -> Posted:
+        posted = await post(channel, notice, thread=thread)
+        if isinstance(notice, PreparingNotice) and left:
+            left.clear()
+            environment.clock.at += LEASE * 2
+            await Runner(environment.context, JOBS).drain()
+        return posted
+
+    environment.messenger.post = hanging  # type: ignore[method-assign]
+    await environment.drain()
+    assert environment.credentials().request.id == request.id
+    assert (await environment.now(request)).state is State.ACTIVE
+    await environment.turn(hours=2)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert environment.messenger.on(ADA, CredentialsNotice) == []
 
 
 async def test_end_during_create_wins(environment: AccessEnvironment) -> None:

@@ -10,7 +10,7 @@ import pytest
 from adapters.base import Enforced
 from bot.access import decide
 from bot.doctor import _database as examine_database
-from bot.monitors import servers, strays
+from bot.monitors import servers, stray_ends, strays
 from bot.monitors.strays import StrayKind
 from storage.audit_kinds import AuditKind
 from storage.figures import Grants
@@ -52,12 +52,12 @@ async def test_sweep_ends_only_orphans_of_this_ledger(environment: AccessEnviron
     put(environment, FOREIGN, "another")
     found = {stray.kind: stray for stray in (await strays.find_strays(environment.context)).strays}
     session = environment.server.login(ORPHAN, "pw")
-    receipt = await strays.end_stray(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
+    receipt = await stray_ends.end_stray(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
     assert receipt.sessions_ended == 1
     assert session not in environment.server.sessions
     assert set(environment.server.users) == {FOREIGN}
     with pytest.raises(AssertionError):
-        await strays.end_stray(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
+        await stray_ends.end_stray(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
     events = await environment.ledger.audit.events_after(0, limit=100)
     swept = [event for event in events if event.kind == AuditKind.SWEPT]
     assert [(event.actor, event.facts["username"]) for event in swept] == [("cli:ops", ORPHAN)]

@@ -12,11 +12,19 @@ from bot.monitors.sweep import Sweep
 from bot.notifications.notices import AlertNotice
 from bot.trial import FIRST_NUMBER
 from storage.audit_kinds import AuditKind
+from storage.numbers import raise_numbers
 from storage.records import State, TaskKind
 from tests.access.environment import ALERTS, HOUR, AccessEnvironment
 from tests.access.fake_engine import FakeServer, User
 from tests.access.hanging import HangingServers
 from tests.access.steps import recorded
+
+
+@pytest.fixture(autouse=True)
+async def numbers(environment: AccessEnvironment) -> None:
+    """The ledger gave higher numbers before, so that an orphan of this file is no evidence of a newer ledger."""
+    await environment.ledger.database.write(lambda tx: raise_numbers(tx, 1000))
+
 
 ORPHAN, FOREIGN = "jit_77_orphan_aaaa", "jit_78_foreign_bbbb"
 
@@ -51,7 +59,6 @@ async def test_unknown_user_is_ended_and_reported(environment: AccessEnvironment
     assert list(environment.server.users) == [request.username]
     assert session not in environment.server.sessions
     assert f"They were ended: {ORPHAN} (1 session)." in told(environment)
-    assert f"higher number than #{request.id}" in told(environment), "the ledger may be an old copy"
     assert await recorded(environment, AuditKind.SWEPT) == [
         {"database": "shop", "username": ORPHAN, "sessions_ended": 1}
     ]

@@ -216,7 +216,7 @@ def test_sweep_ends_managed_users_without_a_live_grant(environment: Environment,
     assert {s["username"] for s in strays if s["kind"] == "orphan"} == orphans
     assert {s["username"] for s in strays if s["kind"] == "foreign"} >= foreign
     assert not {s["username"] for s in strays} & set(live.values())
-    ended = json.loads(environment.cli("sweep", "--fix", "--json"))
+    ended = json.loads(environment.cli("sweep", "--adopt", "--json"))
     assert {s["username"] for s in ended if (s["became"] or "").startswith("ended")} == orphans
     for name, engine in engines.items():
         assert not engine.harness.has_user(f"{environment.prefix}77_{name}_aaaa")

@@ -1,1 +1,1 @@
-"""Long tests with real bot processes, run by hand: kills at every moment, a faulty network, load. ``python -m tests.nightly``."""
+"""Long random tests: state machine, bad input, kills, a faulty network, load. ``make test`` and ``make soak`` run short versions of them."""

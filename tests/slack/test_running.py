@@ -16,6 +16,7 @@ from bot.settings import Settings
 from tests.fake_slack.server import FakeSlack, running_fake_slack
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.servers.postgresql import free_port
+from tests.unit.ledgers import make_ledger
 
 DATABASES = {
     "databases": {
@@ -36,7 +37,11 @@ POLICY = {
 }
 
 
-def build_app(folder: Path, slack: FakeSlack, *, bot: str = BOT_TOKEN, token: str = APP_TOKEN) -> App:
+def build_app(
+    folder: Path, slack: FakeSlack, *, bot: str = BOT_TOKEN, token: str = APP_TOKEN, has_ledger: bool = True
+) -> App:
+    if has_ledger:
+        make_ledger(f"sqlite+aiosqlite:///{folder}/l.db")
     (folder / "databases.yml").write_text(yaml.safe_dump(DATABASES))
     (folder / "policy.yml").write_text(yaml.safe_dump(POLICY))
     return App(

@@ -108,7 +108,7 @@ async def test_unexpected_connection_error_does_not_stop_revocations(
 
 async def test_no_ledger_is_created_without_a_token(tmp_path: Path) -> None:
     async with running_fake_slack() as slack:
-        found = build_app(tmp_path, slack)
+        found = build_app(tmp_path, slack, has_ledger=False)
         found.settings = found.settings.model_copy(update={"slack_bot_token": None})
         with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
             await found.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -208,6 +209,16 @@ async def bring(ledger: Ledger, clock: TurnableClock, state: State, **changes: A
         request = await ledger.requests.advance(request.id, command_for(transition, request))
     assert request.state is state
     return request
+
+
+def make_ledger(url: str) -> None:
+    """Create a ledger, also from inside a running event loop. A bot creates none while its servers do not answer."""
+
+    async def make() -> None:
+        await (await open_ledger(url)).close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, make()).result()
 
 
 async def open_ledger(url: str, clock: TurnableClock | None = None) -> Ledger:

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from bot.cli import store
 from storage.errors import LedgerError
 from storage.ledger import Ledger
 from tests.conftest import had
@@ -70,6 +73,24 @@ async def test_every_call_is_answered(ledger_url: str) -> None:
     """Statements that the driver prepared on one connection of the pooler would be missing on the next."""
     async with programs(ledger_url, PROGRAMS) as opened:
         await asyncio.gather(*(assert_answers(opened[n % PROGRAMS], f"worker {n}") for n in range(WORKERS)))
+
+
+async def test_the_pooler_is_found(
+    ledger_url: str, ledger_server_of_the_pooler: PostgresServer, tmp_path: Path
+) -> None:
+    direct = ledger_server_of_the_pooler.superuser_url("postgres").replace("postgresql://", "postgresql+psycopg://")
+    for url, is_pooled in ((ledger_url, True), (direct, False), (f"sqlite+aiosqlite:///{tmp_path}/ledger.db", False)):
+        ledger = Ledger(url)
+        assert await ledger.is_behind_pooler() == is_pooled
+        await ledger.close()
+
+
+async def test_check_names_the_pooler(ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBACCESS_STORE_URL", ledger_url)
+    for command in ("upgrade", "check"):
+        answer = await asyncio.to_thread(CliRunner().invoke, store.app, [command])
+        assert answer.exit_code == 0
+    assert "A connection pooler is in front of it." in answer.output
 
 
 async def is_woken_by(waiting: Ledger, other: Ledger) -> bool:

@@ -12,7 +12,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from sqlalchemy import Connection, make_url
 
 import storage
 from storage.audit_kinds import AuditKind
-from storage.errors import LedgerError, LedgerUnavailable, SchemaMismatch
+from storage.errors import LedgerError, LedgerReplaced, LedgerUnavailable, SchemaMismatch
 from storage.ledger import Ledger
 from storage.records import Cause, State, TaskKind
 from storage.transitions import Transition
@@ -129,6 +129,7 @@ async def test_a_newer_ledger_is_refused(ledger_url: str, create: bool) -> None:
 async def _at_revision(url: str, revision: str) -> None:
     ledger = await open_ledger(url)
     await execute(ledger, f"UPDATE alembic_version SET version_num = '{revision}'")
+    await execute(ledger, f"UPDATE meta SET value = '{revision}' WHERE name = 'readable_from'")
     await ledger.close()
 
 
@@ -181,11 +182,50 @@ async def test_one_process_has_the_run_lock_of_a_sqlite_file(tmp_path: Path) -> 
 
 async def test_the_run_lock_is_the_same_through_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "other").symlink_to(tmp_path)
-    one = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    one = await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     assert one.acquire_run_lock()
     async with program(HOLDS_RUN_LOCK, f"sqlite+aiosqlite:///{tmp_path}/other/ledger.db") as other:
         assert await line(other) == "False"
     one.release_run_lock()
+    await one.close()
+
+
+async def test_the_run_lock_leaves_the_locks_of_sqlite_alone(tmp_path: Path) -> None:
+    """Another process reads and writes the ledger while the bot runs."""
+    ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+    assert ledger.acquire_run_lock()
+    for _ in range(2):
+        with closing(sqlite3.connect(tmp_path / "ledger.db", timeout=0)) as other:
+            other.execute("INSERT INTO meta (name, value) VALUES (hex(randomblob(8)), '')")
+            other.commit()
+    await ledger.requests.submit(draft())
+    ledger.release_run_lock()
+    await ledger.close()
+
+
+@pytest.mark.parametrize("how", ["moved away", "removed", "replaced"])
+async def test_a_bot_notices_that_its_ledger_file_was_replaced(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = await open_ledger(f"sqlite+aiosqlite:///{path}")
+    assert ledger.acquire_run_lock()
+    request, _ = await ledger.requests.submit(draft())
+    await ledger.check_writable()
+    assert not ledger.is_replaced
+    path.rename(tmp_path / "kept.db")
+    if how == "removed":
+        (tmp_path / "kept.db").unlink()
+    if how == "replaced":
+        path.write_bytes(b"")
+    assert ledger.is_replaced
+    with pytest.raises(LedgerReplaced, match="removed or replaced"):
+        await ledger.check_writable()
+    assert path.exists() == (how == "replaced"), "no new file was made"
+    end = command_for(Transition.CANCEL, request)
+    assert (await ledger.requests.advance(request.id, end)).state is State.CANCELLED, "open connections go on"
+    if how == "moved away":
+        (tmp_path / "kept.db").rename(path)
+        await ledger.check_writable()
+    await ledger.close()
 
 
 async def test_postgresql_has_no_run_lock(ledger: Ledger, replica: Ledger) -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from sqlalchemy import delete, update
 
 from storage.claims import Claim
-from storage.ledger import Ledger, random_key
+from storage.keys import random_key
+from storage.ledger import Ledger
 from storage.pools import UNKNOWN, Slot
 from storage.records import Priority, TaskKind
 from storage.schema import requests, tasks

@@ -20,13 +20,13 @@ from tests.unit.test_ledger_tasks import add, plan
 
 TRANSITIONS: dict[Transition, tuple[State, int]] = {
     Transition.APPROVE_STAGE: (State.PENDING, 9),
-    Transition.APPROVE: (State.PENDING, 16),
+    Transition.APPROVE: (State.PENDING, 17),
     Transition.DENY: (State.PENDING, 12),
     Transition.CANCEL: (State.PENDING, 10),
     Transition.TIME_OUT: (State.PENDING, 10),
     Transition.OUTDATE: (State.PENDING, 10),
-    Transition.START: (State.APPROVED, 6),
-    Transition.ACTIVATE: (State.APPROVED, 8),
+    Transition.START: (State.APPROVED, 7),
+    Transition.ACTIVATE: (State.APPROVED, 9),
     Transition.RENEW_PASSWORD: (State.ACTIVE, 4),
     Transition.REPAIR: (State.ACTIVE, 6),
     Transition.FAIL: (State.APPROVED, 11),
@@ -35,7 +35,7 @@ TRANSITIONS: dict[Transition, tuple[State, int]] = {
 }
 """Transition → the state of the request before, and the largest number of statements, BEGIN and COMMIT not counted."""
 
-SUBMIT_MAX, DUPLICATE_MAX, CLAIM_MAX, MANY_EACH_MAX = 15, 2, 5, 13
+SUBMIT_MAX, DUPLICATE_MAX, CLAIM_MAX, MANY_EACH_MAX = 16, 2, 5, 13
 PER_CALL = {"renew": 1, "check_claim": 0, "hold": 3, "let_go": 1, "reschedule": 1, "finish": 1}
 
 

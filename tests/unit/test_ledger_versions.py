@@ -243,7 +243,7 @@ async def test_values_of_meta_move_to_tables_of_their_own(ledger_url: str) -> No
         names = ("feed", "feed_at", "seal", "alerted:end:5", "bad")
         assert [await ledger.observations.cursor(name) for name in names] == [5, 1795424700000, 4711, 0, 0]
         left = await ledger.database.read(lambda tx: tx.exec_driver_sql("SELECT name FROM meta").scalars().all())
-        assert left == ["ledger"]
+        assert left == ["ledger", "readable_from"]
         assert len(ledger.id) == 12
 
 

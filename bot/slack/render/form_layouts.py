@@ -16,6 +16,7 @@ from bot.durations import format_duration, parse_duration, short_duration
 from bot.policy.catalog import CatalogEntry
 from bot.policy.evaluation import REASON_MAX
 from bot.slack import ids
+from bot.slack.payload import object_part, objects_part, text_part
 from bot.slack.render.blocks import Block, context, section
 from bot.slack.render.text import clean, escape, local_datetime, plain, truncate
 from storage.records import Request, RequestKind
@@ -109,7 +110,7 @@ def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], want
 
 def grant_token(view: Mapping[str, Any]) -> str:
     """Return the token of the grant that an extension form was opened for."""
-    return str(_metadata(view).get("grant") or "")
+    return text_part(_metadata(view), "grant") or ""
 
 
 def password_form(request: Request, blocks: Sequence[Block] | None = None) -> Block:
@@ -233,10 +234,10 @@ def deny_form(request: Request) -> Block:
 
 def submitted(view: Mapping[str, Any]) -> RequestInput:
     """Return the submitted values. Some clients leave out untouched fields, which get the value the form was opened with. Raises NotUnderstood."""
-    state, opened = view.get("state", {}).get("values", {}), _metadata(view)
-    database = _selected(state, ids.DATABASE) or opened.get("database")
-    level = _selected(state, _submitted_level_block_id(state, database)) or opened.get("level")
-    duration = _selected(state, ids.DURATION) or opened.get("duration")
+    state, opened = object_part(view, "state", "values"), _metadata(view)
+    database = _selected(state, ids.DATABASE) or text_part(opened, "database")
+    level = _selected(state, _submitted_level_block_id(state, database)) or text_part(opened, "level")
+    duration = _selected(state, ids.DURATION) or text_part(opened, "duration")
     return RequestInput(
         database=database, level=level, duration=_parse_duration(duration), reason=_submitted_reason(view)
     )
@@ -256,17 +257,19 @@ def _submitted_level_block_id(state: Mapping[str, Any], database: str | None) ->
 
 def _metadata(view: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads(view.get("private_metadata") or "{}")
-    except ValueError:
+        found = json.loads(text_part(view, "private_metadata") or "{}")
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _selected(state: Mapping[str, Any], block_id: str) -> str | None:
-    element: Mapping[str, Any] = next(iter(state.get(block_id, {}).values()), {})
-    option = element.get("selected_option") or {}
-    value = option.get("value")
-    return value if isinstance(value, str) else None
+    return text_part(_element(state, block_id), "selected_option", "value")
+
+
+def _element(state: Mapping[str, Any], block_id: str) -> Any:
+    """The submitted element of a block. A block has one."""
+    return next(iter(object_part(state, block_id).values()), None)
 
 
 def _parse_duration(duration: str | None) -> timedelta | None:
@@ -285,11 +288,11 @@ def reason_text(view: Mapping[str, Any]) -> str:
 
 def _text_in(view: Mapping[str, Any], block_id: str) -> str:
     """Return the text of a field, cleaned as in ``parse.split_command``: the ledger cannot store all characters."""
-    element: Mapping[str, Any] = next(iter(view.get("state", {}).get("values", {}).get(block_id, {}).values()), {})
-    return clean(str(element.get("value") or "")).strip()
+    element = _element(object_part(view, "state", "values"), block_id)
+    return clean(text_part(element, "value") or "").strip()
 
 
 def level_block_id(view: Mapping[str, Any]) -> str:
     """Return the id of the **Level** block in this view, so that an error can be shown at it."""
-    blocks = [str(b.get("block_id", "")) for b in view.get("blocks", ())]
+    blocks = [str(block.get("block_id", "")) for block in objects_part(view, "blocks")]
     return next((b for b in blocks if b.partition(":")[0] == ids.LEVEL), ids.LEVEL)

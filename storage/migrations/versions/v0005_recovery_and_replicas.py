@@ -7,6 +7,7 @@ from storage.schema import Id, UTCDateTime
 
 revision = "0005"
 down_revision = "0004"
+readable_from = "0004"
 
 
 def upgrade() -> None:
