@@ -170,12 +170,17 @@ class _End:
 
 
 async def _ends_by_target(context: Context, claims: Sequence[Claim]) -> Mapping[Target, list[_End]]:
-    """The ends that a group may drop: of users that were in use, and that are being ended. What cannot be read is left out."""
+    """The ends that a group may drop: of users that were in use, and that are being ended. What cannot be read is left out.
+
+    A user of which a create with a lost answer may still land is left to its own task, which waits for it.
+    """
     found = await context.ledger.requests.get_many([one.task.request_id or 0 for one in claims])
     groups = dict[Target, list[_End]]()
     for claim in claims:
         request = found.get(claim.task.request_id or 0)
-        if request is None or request.state is not State.REVOKING or request.activated_at is None:
+        if request is None or request.state is not State.REVOKING:
+            continue
+        if request.activated_at is None or request.unsettled_until is not None:
             continue
         try:
             target, level = target_of(request), level_of(request)

@@ -312,3 +312,17 @@ async def test_a_lost_answer_of_the_group_is_no_drop_by_somebody_else(environmen
     await environment.drain()
     assert await states_of(environment, grants) == {State.REVOKED}
     assert not [one for one in alerts(environment) if "was already gone" in one]
+
+
+async def test_a_user_that_a_late_create_may_bring_back_is_left_to_its_own_task(environment: AccessEnvironment) -> None:
+    first, second = await blocked_grants(environment)
+    until = environment.clock.at + HOUR
+    unsettled = update(requests).where(requests.c.id == second.id).values(unsettled_until=until)
+    await environment.ledger.database.write(lambda tx: tx.execute(unsettled))
+    await end_together.drop_blocked_users(environment.context, SHOP, "worker", set())
+    assert (await environment.now(first)).state is State.REVOKED
+    await environment.drain()
+    assert (await environment.now(second)).state is State.REVOKING
+    environment.clock.at = until
+    await environment.drain()
+    assert (await environment.now(second)).state is State.REVOKED
