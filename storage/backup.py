@@ -17,9 +17,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, NullPool, create_engine, func, insert, select, text
 
-from storage.database import Database, current_revision, known_revisions
+from storage.database import Database
 from storage.errors import LedgerError
 from storage.numbers import last_number, raise_numbers
+from storage.revisions import current_revision, known_revisions
 from storage.schema import audit_events, meta, metadata, requests
 
 HEADER = "backup_header"

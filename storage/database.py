@@ -1,4 +1,4 @@
-"""The database under the ledger: engine, transactions, clock, migrations. It knows nothing about requests.
+"""The database under the ledger: transactions, clock, schema. It knows nothing about requests.
 
 SQLite is a file in WAL mode. Every write is a ``BEGIN IMMEDIATE`` with ``synchronous=FULL``: a change that was reported to a
 person survives a power cut. ``:memory:`` is refused: it shares one connection, so two approvals could both win.
@@ -18,59 +18,34 @@ from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
-    URL,
     Connection,
-    Engine,
     NullPool,
-    QueuePool,
     RowMapping,
     Select,
-    create_engine,
-    delete,
-    event,
-    insert,
     make_url,
-    select,
     text,
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from storage.commit_listener import CommitListener, make_commit_listener
+from storage.engine import BUSY_SECONDS, THREADS, postgresql_engine, sqlite_engine, with_connect_timeout
 from storage.errors import LedgerReplaced, LedgerUnavailable, SchemaMismatch
 from storage.files import make_private, restrict_to_owner
+from storage.revisions import current_revision, is_readable, known_revisions, scripts, upgrade
 from storage.run_lock import RunLock
-from storage.schema import meta
 from storage.write_queue import Work, WriteQueue
 
 T = TypeVar("T")
 Clock: TypeAlias = Callable[[], datetime]
-BUSY_SECONDS = 30
-"""How long a connection waits for SQLite's lock."""
-
 BUSY_PAUSE = 0.02
-THREADS = 8
-"""Transactions at a time: on PostgreSQL all, on SQLite those that only read. SQLite has one more thread, which writes."""
-
 WRITE_CHECK_SECONDS = 5.0
 WRITE_ROW = text(
     "INSERT INTO meta (name, value) VALUES ('written_at', :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
-CONNECT_SECONDS = 10
 UPGRADE = "run `dbaccess store upgrade`"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
-READABLE_FROM = "readable_from"
-"""A migration names the oldest revision whose program can use the ledger afterwards; without it, only a program with this migration can.
-
-The value for the whole ledger is stored in ``meta``. Revisions are in the order of their text.
-"""
-IDLE_LIMIT = "30s"
-"""PostgreSQL ends a transaction that is idle for this long, and so frees the locks of a replica that was cut off."""
 
 
 class Database:
@@ -80,13 +55,13 @@ class Database:
     """
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        self.url = _with_connect_timeout(make_url(url))
+        self.url = with_connect_timeout(make_url(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and (self.url.database or "file:").startswith((":memory:", "file:")):
             raise ValueError("the ledger needs a file: sqlite+aiosqlite:///dbaccess.db")
         self.clock = clock
         self.run_lock = RunLock(self.path) if self.is_sqlite else None
-        self.engine = _sqlite_engine(self.url, self._check_file) if self.is_sqlite else _postgresql_engine(self.url)
+        self.engine = sqlite_engine(self.url, self._check_file) if self.is_sqlite else postgresql_engine(self.url)
         self.commit_listener: CommitListener = make_commit_listener(self.url)
         self._readers = ThreadPoolExecutor(THREADS, "ledger")
         self._writes = WriteQueue(self.engine) if self.is_sqlite else None
@@ -239,12 +214,12 @@ class Database:
         if self.is_sqlite and not self.path.exists():
             raise SchemaMismatch(f"there is no ledger at {self.path}; {UPGRADE} or start the bot")
         found = await self.read(current_revision)
-        head = _scripts().get_current_head()
+        head = scripts().get_current_head()
         if found is None:
             raise SchemaMismatch(f"the database has no ledger yet; {UPGRADE}")
         if found in known_revisions() and found != head:
             raise SchemaMismatch(f"the ledger is older than this program; {UPGRADE}")
-        if found != head and not await self.read(_is_readable):
+        if found != head and not await self.read(is_readable):
             raise SchemaMismatch(NEWER)
 
     async def has_ledger(self) -> bool:
@@ -265,9 +240,9 @@ class Database:
                 tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key("upgrade"),))
             found = current_revision(tx)
             if found in (None, *known_revisions()):
-                _upgrade(tx)
+                upgrade(tx)
                 afterwards(tx)
-            elif not _is_readable(tx):
+            elif not is_readable(tx):
                 raise SchemaMismatch(NEWER)
 
         if self.is_sqlite:
@@ -320,94 +295,6 @@ class _TranslatedErrors:
             raise LedgerUnavailable(type(error).__name__) from None
 
 
-def _with_connect_timeout(url: URL) -> URL:
-    """Limit how long connecting takes: the driver alone waits two minutes for a server that drops packets."""
-    has_limit = url.get_backend_name() == "sqlite" or "connect_timeout" in url.query
-    return url if has_limit else url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
-
-
-def _sqlite_engine(url: URL, check_file: Callable[[], None]) -> Engine:
-    """An engine on the standard library's driver. The threads of ``Database`` use its connections by turns."""
-    options: dict[str, Any] = {"pool_size": THREADS + 1, "connect_args": {"check_same_thread": False}}
-    engine = create_engine(url.set(drivername="sqlite+pysqlite"), poolclass=QueuePool, **options)
-
-    @event.listens_for(engine, "do_connect")
-    def check(_dialect: Any, _record: Any, _positional: Any, _options: Any) -> None:
-        check_file()
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver must not begin or commit on its own
-        cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={BUSY_SECONDS * 1000}",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        read_only = connection.get_execution_options().get("read_only")
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _postgresql_engine(url: URL) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, pool_size=THREADS)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_LIMIT}'")
-        cursor.close()
-        connection.commit()
-
-    return engine
-
-
 def advisory_lock_key(name: str) -> int:
     """The number of a PostgreSQL advisory lock, the same in every process."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-
-
-def _config() -> Config:
-    config = Config()
-    folder = str(Path(__file__).parent / "migrations")
-    config.set_main_option(
-        "script_location", folder.replace("%", "%%")
-    )  # ``%`` has a meaning in Alembic's configuration
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
-
-
-def known_revisions() -> set[str]:
-    """The revisions that this program can read or upgrade."""
-    return {script.revision for script in _scripts().walk_revisions()}
-
-
-def current_revision(connection: Connection) -> str | None:
-    """The revision of the schema; None for a database without a ledger."""
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _upgrade(connection: Connection) -> None:
-    """Run the migrations that are missing, and store the oldest revision whose program can use the ledger afterwards."""
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    oldest = max(getattr(script.module, READABLE_FROM, script.revision) for script in _scripts().walk_revisions())
-    connection.execute(delete(meta).where(meta.c.name == READABLE_FROM))
-    connection.execute(insert(meta).values(name=READABLE_FROM, value=oldest))
-
-
-def _is_readable(connection: Connection) -> bool:
-    """Whether this program can use the ledger of a newer one: the newer one stored a revision that this one knows."""
-    found = connection.execute(select(meta.c.value).where(meta.c.name == READABLE_FROM)).scalar_one_or_none()
-    return found in known_revisions()

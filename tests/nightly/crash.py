@@ -138,7 +138,7 @@ async def run(servers: Servers, *, ledger: str, rounds: int, seed: int = SEED) -
     async with running_fleet(servers, ledger=ledger, replicas=1 if ledger == "sqlite" else 3) as fleet:
         await fleet.start()
         view = LedgerView(fleet)
-        looking = asyncio.create_task(view.look())
+        looking = asyncio.create_task(view.watch())
         with UserWatch(fleet) as watch:
             this = Run(fleet, chance, result, view)
             order = shuffled(moments(ledger=ledger), chance)

@@ -138,7 +138,7 @@ async def run(servers: Servers, seconds: float, rate: float = RATE, grants: floa
     async with running_fleet(servers, ledger="postgresql", replicas=3) as fleet:
         await fleet.start()
         view = LedgerView(fleet)
-        background = [asyncio.create_task(view.look()), asyncio.create_task(samples.take(fleet))]
+        background = [asyncio.create_task(view.watch()), asyncio.create_task(samples.take(fleet))]
         load = Load(fleet, view)
         with UserWatch(fleet) as watch:
             await load.run(seconds, rate, grants)

@@ -33,8 +33,8 @@ class LedgerView:
     floor: int = 0
     """Requests with smaller numbers are over."""
 
-    async def look(self) -> None:
-        """Look again and again until cancelled."""
+    async def watch(self) -> None:
+        """Read the requests again and again until cancelled."""
         while True:
             with self.fleet.ledger.connect() as connection:
                 rows = connection.execute(

@@ -73,6 +73,7 @@ async def test_calls_that_hang_keep_no_other_call_waiting(slack: StubWebApi) -> 
         hanging = [asyncio.create_task(client.chat_postMessage(channel="C1", text="x")) for _ in range(150)]
         while slack.times("chat.postMessage") < 150:
             await asyncio.sleep(0.01)
-        await client.auth_test()
+        assert (await client.auth_test())["ok"]
+        assert not any(one.done() for one in hanging)
         slack.is_over.set()
         await asyncio.gather(*hanging)

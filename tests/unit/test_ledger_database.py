@@ -468,7 +468,7 @@ async def test_the_ledger_works_again_after_its_connections_were_ended(ledger: L
 
 def test_the_migrations_are_part_of_the_package() -> None:
     """They are found next to the code, from any working directory."""
-    code = "from storage.database import _scripts; print(_scripts().get_current_head())"
+    code = "from storage.revisions import scripts; print(scripts().get_current_head())"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     out = subprocess.run(
         [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=True

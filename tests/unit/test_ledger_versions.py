@@ -17,9 +17,10 @@ from sqlalchemy import Connection
 from storage.alerts import AlertDraft
 from storage.audit_kinds import AuditKind
 from storage.commands import ConfirmRevocation, RevokeGrant
-from storage.database import Database, _config
+from storage.database import Database
 from storage.ledger import Ledger
 from storage.records import Cause, Priority, Receipt, ReceiptOutcome, RequestKind, State, TaskKind
+from storage.revisions import alembic_config
 from storage.writes import server_of
 from tests.unit.ledgers import LEASE, RECEIPT, TurnableClock, approve, draft, execute
 
@@ -155,7 +156,7 @@ async def at_version_3(ledger_url: str, *statements: str) -> None:
     database = Database(ledger_url)
 
     def upgrade(tx: Connection) -> None:
-        config = _config()
+        config = alembic_config()
         config.attributes["connection"] = tx
         command.upgrade(config, "0003")
         tx.exec_driver_sql("DELETE FROM tasks")
