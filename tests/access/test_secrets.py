@@ -67,7 +67,7 @@ async def test_no_failure_writes_a_secret(environment: AccessEnvironment, log: i
     request = await environment.approve(await environment.ask())
     failed: set[str] = set()
     fail_once_everywhere(environment, failed)
-    await environment.turn(minutes=4)
+    await environment.turn(minutes=8)
     live = await environment.now(request)
     assert live.state is State.ACTIVE
     assert environment.login(live) is not None

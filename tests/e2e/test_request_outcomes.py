@@ -92,6 +92,7 @@ def test_grant_gets_its_full_duration_after_the_server_was_down(environment: Env
 def test_grant_fails_if_the_server_is_down_for_provision_within(environment: Environment) -> None:
     environment.policy["defaults"]["provision_within"] = "10s"
     environment.admin_url = environment.admin_url.replace(f":{environment.harness.server.port}/", ":1/")
+    environment.cli("store", "upgrade", "--new")
     environment.start()
     card = environment.request_access("shop readonly 1h looking at a refund")
     environment.click(LEAD, card, "Approve")

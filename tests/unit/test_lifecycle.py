@@ -347,13 +347,18 @@ def test_every_closing_stores_who_why_and_when(transition: Transition) -> None:
 
 
 def test_only_advance_and_submit_write_a_request() -> None:
-    """The source has exactly one update and one insert of ``requests``, apart from migrations."""
+    """The source has exactly one update and one insert of ``requests``, apart from migrations. Retention removes what is over."""
     root = Path(storage.__file__).parent.parent
     sources = [p for package in ("storage", "bot", "adapters") for p in (root / package).rglob("*.py")]
     found = [(p.relative_to(root).as_posix(), name) for p in sources for name in _writes_of_requests(p.read_text())]
     assert [p for p in sources if re.search(r"(?i)(update|into|delete from)\s+requests\b", p.read_text())] == []
     found = [one for one in found if not one[0].startswith("storage/migrations/versions/")]
-    assert sorted(found) == [("storage/interpreter.py", "update"), ("storage/requests.py", "insert")]
+    writes = [
+        ("storage/interpreter.py", "update"),
+        ("storage/requests.py", "insert"),
+        ("storage/retention.py", "delete"),
+    ]
+    assert sorted(found) == writes
 
 
 @pytest.mark.parametrize(

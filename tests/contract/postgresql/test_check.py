@@ -75,7 +75,7 @@ def test_check_finds_the_problem_and_its_remedy_works(
     run(own_harness, "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC")
     with own_harness.superuser() as c:
         for (name,) in c.execute(
-            "SELECT datname FROM pg_database WHERE datname ~ '^(db|shop|other|closed)'"
+            "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"
         ).fetchall():
             c.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
     run(own_harness, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
