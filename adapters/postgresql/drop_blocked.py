@@ -6,6 +6,7 @@ up, is left as it is, and ``revoke.drop`` ends it. So nothing here waits for any
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,9 +23,12 @@ from adapters.postgresql.left_privileges import LOCK_SECONDS
 from adapters.postgresql.level.level_state import changes_of_levels
 from adapters.postgresql.level.managed_roles import drop_unused_of_level
 from adapters.postgresql.revoke import RevocationReport, end_sessions
-from adapters.postgresql.sessions import WAITING_LOGINS
+from adapters.postgresql.sessions import FIRST_PAUSE, WAITING_LOGINS
 from adapters.postgresql.statements import column, run_in_one_trip
 from adapters.usernames import username_pattern
+
+LOGINS_SECONDS = 0.5
+"""Seconds in which the logins that wait for a lock must have succeeded or failed."""
 
 BARE: LiteralString = """
 SELECT r.rolname, r.oid, shobj_description(r.oid, 'pg_authid') FROM pg_roles r
@@ -51,7 +55,7 @@ def drop_blocked(server: PostgreSQLServer, users: Sequence[UserToDrop]) -> dict[
     pattern = username_pattern(server.target.prefix)
     wanted = {user.username: user for user in users if pattern.fullmatch(user.username)}
     with server.session(limit=REVOKE_LIMIT_SECONDS) as connection:
-        if column(connection, WAITING_LOGINS):
+        if not _is_free_of_waiting_logins(connection):
             return {}  # one of them may be a user's; ``revoke.drop`` ends them
         oids = _bare(connection, server.target.ledger, list(wanted))
         _drop_roles(connection, list(oids))
@@ -71,6 +75,16 @@ def drop_blocked(server: PostgreSQLServer, users: Sequence[UserToDrop]) -> dict[
         )
         for user, found in zip(dropped, changes, strict=True)
     }
+
+
+def _is_free_of_waiting_logins(connection: PostgreSQLConnection) -> bool:
+    """Whether no login waits for a lock. Logins of the bot itself do so for a moment while roles are dropped, so it looks again."""
+    deadline = time.monotonic() + LOGINS_SECONDS
+    while column(connection, WAITING_LOGINS):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(FIRST_PAUSE)
+    return True
 
 
 def _bare(connection: PostgreSQLConnection, ledger: str, names: list[str]) -> dict[str, int]:

@@ -42,6 +42,7 @@ TOGETHER = 100
 """Users that are blocked in one call, and grants whose end begins in one transaction."""
 DROPPED_TOGETHER = 50
 """Users that are dropped in one call, and confirmed in one transaction."""
+FAILED_GROUPS_AT_MOST = 3
 
 log = structlog.get_logger(__name__)
 
@@ -110,18 +111,18 @@ async def block_due_users(
 
 
 async def drop_blocked_users(context: Context, server: str, worker: str, left: set[int]) -> None:
-    """Drop the blocked users of this server address whose end was never tried, in groups. Stops at the first group that the server does not answer.
+    """Drop the blocked users of this server address whose end was never tried, in groups. Stops where the server does not answer several of them.
 
     ``left`` are the ids of the tasks that a group has left; those of this call are added. Their own first try comes next: it shares no place with
     users that hold up their end.
     """
-    tasks, is_known = context.ledger.tasks, True
-    while is_known and (
+    tasks, failures = context.ledger.tasks, 0
+    while failures < FAILED_GROUPS_AT_MOST and (
         claims := await tasks.claim_ends(
             worker, LEASE, server=server, limit=DROPPED_TOGETHER, ends_of=EndsOf.BLOCKED, untried=True, but=left
         )
     ):
-        removals = dict[int, Removal]()
+        removals, is_known = dict[int, Removal](), True
         for target, ends in (await _ends_by_target(context, claims)).items():
             try:
                 removals |= await _drop(context, target, ends)
@@ -131,6 +132,7 @@ async def drop_blocked_users(context: Context, server: str, worker: str, left: s
         others = await _confirm(context, claims, removals)
         await tasks.put_back(others, blocked=(), is_untried=is_known, note=None if is_known else {MAYBE_DROPPED: True})
         left |= {one.task.id for one in others}
+        failures += not is_known
 
 
 async def _drop(context: Context, target: Target, ends: Sequence[_End]) -> dict[int, Removal]:
