@@ -6,6 +6,7 @@ to others, and attach code to the owner's tables. The state describes all of it,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import psycopg
@@ -24,6 +25,7 @@ FIRST_OWN_OID = 16384
 """Objects with a smaller oid came with the server."""
 STARTED = "first transaction"
 """The kind with the server's transaction number at the time of the state. It is no difference; younger objects are newer than the state."""
+NAMES_SECONDS = 3.0
 COMPARE_SECONDS = 5.0
 
 
@@ -41,12 +43,20 @@ def changes_of_level(server: PostgreSQLServer, level: Level, before: LevelState 
 
 
 def changes_of_levels(server: PostgreSQLServer, users: Sequence[tuple[Level, LevelState | None]]) -> list[list[str]]:
-    """As ``changes_of_level`` for several users that are gone, in the same order. Each level is read once."""
+    """As ``changes_of_level`` for several users that are gone, in the same order. Each level is read once.
+
+    The names of what is newer are read once for each state before, and for ``NAMES_SECONDS`` in all: an end must not wait for them.
+    """
     states = dict[str, LevelState | AdapterError]()
+    known = dict[str, list[str]]()
+    deadline = time.monotonic() + NAMES_SECONDS
     for level, before in users:
-        if before is not None and repr(level) not in states:
-            states[repr(level)] = _state_or_error(server, level)
-    return [[] if before is None else _changes(server, level, before, states[repr(level)]) for level, before in users]
+        if before is None or (key := f"{level}{before}") in known:
+            continue
+        if str(level) not in states:
+            states[str(level)] = _state_or_error(server, level)
+        known[key] = _changes(server, level, before, states[str(level)], names=time.monotonic() < deadline)
+    return [[] if before is None else known[f"{level}{before}"] for level, before in users]
 
 
 def _state_or_error(server: PostgreSQLServer, level: Level) -> LevelState | AdapterError:
@@ -58,16 +68,17 @@ def _state_or_error(server: PostgreSQLServer, level: Level) -> LevelState | Adap
         return ServerDown(str(error))
 
 
-def _changes(server: PostgreSQLServer, level: Level, before: LevelState, found: LevelState | AdapterError) -> list[str]:
+def _changes(
+    server: PostgreSQLServer, level: Level, before: LevelState, found: LevelState | AdapterError, *, names: bool
+) -> list[str]:
+    """The differences of one user. ``names``: with the names of what is newer than ``before``, which takes a reading of its own."""
     try:
         if isinstance(found, AdapterError):
             raise found
         now = found
-        if _without_start(before).differences(_without_start(now)):
+        if names and _without_start(before).differences(_without_start(now)):
             with server.session(level_database(server, level), limit=COMPARE_SECONDS) as connection:
-                now = _state(
-                    server, connection, level, before=before
-                )  # with the names of what is newer than ``before``
+                now = _state(server, connection, level, before=before)
     except (psycopg.Error, AdapterError) as error:
         return [f"The roles of the level {level.name} were not compared with their state before the grant: {error}"]
     return list(_without_start(before).differences(_without_start(now)))

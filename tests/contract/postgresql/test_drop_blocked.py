@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from adapters.base import Level, Removal, UserSpec, UserToDrop
 from adapters.postgresql import PostgreSQL
+from adapters.postgresql.level import level_state as adapter_level_state
 from tests.contract.postgresql.harness import EngineHarness, readonly, support, writer
 from tests.contract.postgresql.test_block import made
 from tests.contract.postgresql.test_locked_role import prepare_itself
@@ -131,3 +133,38 @@ def test_changes_of_the_level_are_in_the_receipts(own_harness: EngineHarness) ->
     users = [UserToDrop(username=one.username, level=level, before=before) for one in specs]
     removals = adapter.drop_blocked_users(users)
     assert all(any("younger" in note for note in removals[one.username].notes) for one in specs)
+
+
+def test_names_of_changes_are_read_once_for_equal_states(
+    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a level that changed while many grants were live would delay the receipts of all of them."""
+    adapter, level = own_harness.adapter(), writer()
+    before = adapter.level_state(level)
+    specs = blocked(own_harness, 10, level)
+    with own_harness.superuser(own_harness.database) as c:
+        c.execute(f"CREATE TABLE shop.later (); ALTER TABLE shop.later OWNER TO {level.roles[0]}".encode())
+    readings = list[object]()
+    read = adapter_level_state._state
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        readings.append(named.get("before"))
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(adapter_level_state, "_state", counted)
+    users = [UserToDrop(username=one.username, level=level, before=before) for one in specs]
+    removals = adapter.drop_blocked_users(users)
+    assert all(any("later" in note for note in removals[one.username].notes) for one in specs)
+    assert len(readings) == 2
+
+
+def test_names_of_changes_delay_no_group(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no time for the names, the receipts still say what kind of thing has changed."""
+    adapter, level = own_harness.adapter(), writer()
+    before = adapter.level_state(level)
+    (spec,) = blocked(own_harness, 1, level)
+    with own_harness.superuser(own_harness.database) as c:
+        c.execute(f"CREATE TABLE shop.latest (); ALTER TABLE shop.latest OWNER TO {level.roles[0]}".encode())
+    monkeypatch.setattr(adapter_level_state, "NAMES_SECONDS", -1.0)
+    removals = adapter.drop_blocked_users([UserToDrop(username=spec.username, level=level, before=before)])
+    assert any("Changed while" in note for note in removals[spec.username].notes)
