@@ -58,7 +58,7 @@ async def started(
             write_config(fleet)
         await fleet.start()
         view = LedgerView(fleet)
-        looking = asyncio.create_task(view.look())
+        looking = asyncio.create_task(view.watch())
         try:
             yield fleet, view
         finally:

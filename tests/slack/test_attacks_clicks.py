@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
 
+from bot.access import decide
+from bot.access.context import Context
+from bot.policy.config import Config
 from storage.records import State
 from tests.access.environment import CARDS
 from tests.access.steps import put_in_force
@@ -57,8 +61,14 @@ async def wait_until_idle(slack_environment: SlackEnvironment) -> None:
     "if the files change during a lookup, the click is evaluated under the old policy and recorded under the new one",
 )
 async def test_click_is_evaluated_under_the_policy_in_force_when_it_is_recorded(
-    slack_environment: SlackEnvironment,
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    readers, real = list[str](), Context.config_in_force
+
+    def config_in_force(context: Context) -> Config:
+        readers.append(str(sys._getframe(1).f_globals["__name__"]))
+        return real(context)
+
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.slack.workspace.add_group(DBAS, "dbas", SECOND)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
@@ -67,9 +77,11 @@ async def test_click_is_evaluated_under_the_policy_in_force_when_it_is_recorded(
     slack_environment.environment.context.directory.forget_groups()
     calls = len(slack_environment.slack.calls)
     arrives = slack_environment.slack.late["usergroups.list"] = asyncio.Event()
+    monkeypatch.setattr(Context, "config_in_force", config_in_force)
     click = asyncio.create_task(slack_environment.slack.click(LEAD, card, "Approve"))
     await slack_environment.slack.wait(
-        "the lookup has begun", lambda: "usergroups.list" in dict(slack_environment.slack.calls[calls:])
+        "the click waits for the lookup",
+        lambda: decide.__name__ in readers and "usergroups.list" in dict(slack_environment.slack.calls[calls:]),
     )
     put_in_force(slack_environment.environment, approvals=[{"from": [DBAS]}])
     arrives.set()
