@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from benchmarks.bare import BareTimes
-from benchmarks.clicks import measure_clicks
 from benchmarks.commands import measure_acks
 from benchmarks.ends import measure_ends, measure_lone_ends
 from benchmarks.figures import Figure, Goal
 from benchmarks.grants import Usable, give_back, make_usable
 from benchmarks.prefill import RealGrant, add_history
+from benchmarks.usable import measure_usable
 from benchmarks.world import World, running_world
 from tests.servers.postgresql import PostgresServer
 
@@ -46,7 +46,7 @@ async def measure_growth(
         worlds = [await _aged(stack, server, size, ledger) for size in (0, *sizes)]
         for _ in range(TURNS):
             for aged in worlds:
-                aged.add(await measure_clicks(aged.world, bare, 1, ROUNDS))
+                aged.add(await measure_usable(aged.world, bare, 1, ROUNDS))
                 aged.add(await measure_acks(aged.world, read_rounds=READ_ROUNDS, write_rounds=0))
                 aged.add(await measure_lone_ends(aged.world, aged.template, bare, LONE))
         for aged in worlds:

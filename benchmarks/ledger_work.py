@@ -1,4 +1,4 @@
-"""What a grant costs in transactions of the ledger and in calls of Slack. Counts, not times."""
+"""The cost of a grant in transactions of the ledger and in calls of Slack. Counts, not times."""
 
 from __future__ import annotations
 

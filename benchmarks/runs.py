@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.bare import BareTimes, measure_bare, measure_durable_commit
-from benchmarks.clicks import ROUNDS, measure_clicks
 from benchmarks.commands import measure_acks
 from benchmarks.ends import LARGE, measure_ends, measure_lone_ends
 from benchmarks.figures import Figure
@@ -25,6 +24,7 @@ from benchmarks.report import Skipped
 from benchmarks.rest import count_statements, measure_rest
 from benchmarks.slack import TooLate
 from benchmarks.starvation import measure_starvation
+from benchmarks.usable import ROUNDS, measure_usable
 from benchmarks.world import World, running_world
 from tests.servers.postgresql import PostgresServer
 
@@ -82,11 +82,11 @@ async def policy(run: Run) -> None:
     await run.measure("the policy", lambda: asyncio.to_thread(measure_policy))
 
 
-async def clicks(run: Run) -> None:
+async def usable(run: Run) -> None:
     async with run.world() as world:
         for at_a_time in ROUNDS:
             await run.measure_bare_again()
-            measurement = partial(measure_clicks, world, run.bare, at_a_time)
+            measurement = partial(measure_usable, world, run.bare, at_a_time)
             await run.measure(f"click to usable, {at_a_time} at a time", measurement)
 
 
@@ -141,7 +141,7 @@ async def rest_and_starvation(run: Run) -> None:
 
 MEASUREMENTS: dict[str, Callable[[Run], Awaitable[None]]] = {
     "policy": policy,
-    "clicks": clicks,
+    "usable": usable,
     "commands": commands,
     "ends": ends,
     "lockdown": lockdown,

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fake_slack.server import FakeSlack, _arguments
+from tests.fake_slack.server import FakeSlack, _arguments, served
 
 PATIENCE = 120.0
 CARD = re.compile(r"Access request #(\d+)")
@@ -157,18 +157,5 @@ async def until(what: str, is_true: Callable[[], bool], seconds: float = PATIENC
 @asynccontextmanager
 async def running_slack() -> AsyncIterator[TimedSlack]:
     """Run the fake on a free port of loopback."""
-    slack = TimedSlack()
-    app = web.Application()
-    app.add_routes([
-        web.post("/api/{method}", slack.on_api), web.get("/api/{method}", slack.on_api), web.get("/link/", slack.on_socket),
-        web.post("/response/{token}", slack.on_response_url),
-    ])  # fmt: skip
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    slack.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(TimedSlack()) as slack:
         yield slack
-    finally:
-        await slack.drop_sockets()
-        await runner.cleanup()

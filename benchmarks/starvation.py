@@ -1,4 +1,4 @@
-"""How late the end of a grant on a healthy server is, while everything else is slow.
+"""The delay of the end of a grant on a healthy server, while everything else is slow.
 
 200 expired grants on a server that accepts connections and never answers, Slack takes 14.5 seconds for each call, and 300
 requests of one person wait for their cards.

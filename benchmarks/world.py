@@ -1,4 +1,4 @@
-"""What is measured: the real bot as a process, the fake Slack, a private PostgreSQL 15 as target, and the ledger."""
+"""The system that is measured: the real bot as a process, the fake Slack, a private PostgreSQL 15 as target, and the ledger."""
 
 from __future__ import annotations
 

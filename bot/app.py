@@ -222,12 +222,17 @@ class App:
         if ledger.is_sqlite:
             await ledger.tasks.free_leases()
         ledger.replicas.join(self.runner.worker, installed_version("dbaccess"))
-        if await ledger.is_behind_pooler():
-            log_events.ledger_behind_pooler()
+        await self._say_if_pooled()
         if (recovery := await ledger.recovery.current()) is not None:
             log.error("recovery_mode", since=recovery.since.isoformat(), reason=recovery.reason)
         await ledger.audit.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
         await announce_files(self.context, is_start=True)
+
+    async def _say_if_pooled(self) -> None:
+        """Log that a pooler is in front of the ledger. The look needs a connection of its own; without one the bot starts all the same."""
+        with suppress(LedgerError):
+            if await self.context.ledger.is_behind_pooler():
+                log_events.ledger_behind_pooler()
 
     async def _serve(self, cannot_listen: CannotListen | None) -> None:
         """Run until ``stop`` is set, then wait for the running jobs until the deadline."""

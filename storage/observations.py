@@ -1,4 +1,4 @@
-"""What monitors saw last, and how far readers of the audit log have come. These values outlive a run of the bot."""
+"""The last observations of the monitors, and how far readers of the audit log have come. These values outlive a run of the bot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an end needs to know about its user: one statement before it begins, one when no session is left, one at the end.
+"""The state of a user for its end: one statement before it begins, one when no session is left, one at the end.
 
 Most users have no member, no prepared transaction, and own nothing. One look shows that, and the steps for these things are left out.
 """

@@ -1,4 +1,4 @@
-"""What servers end by themselves, and what an administrator does there by hand. For late ends, the clock and the stop of the bot."""
+"""The ends that servers enforce by themselves, and the statements for an administrator. For late ends, the clock and the stop of the bot."""
 
 from __future__ import annotations
 

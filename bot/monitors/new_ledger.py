@@ -1,4 +1,4 @@
-"""Before a ledger is created: do the servers have users that a lost ledger made? A new ledger would never end them."""
+"""Look for users of a lost ledger before a new one is created. A new ledger would never end them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the servers show to the sweep: their managed users, and the rights and sessions of the users that the ledger knows.
+"""The servers as the sweep sees them: their managed users, and the rights and sessions of the users that the ledger knows.
 
 Each server is asked for its users once, however many databases it has. What concerns one grant is asked at the grant's frozen target, whose
 identity is checked: a user is never missed on another server.

@@ -1,4 +1,4 @@
-"""What is done about a difference between a server and the ledger: end a user, or set a moved end back."""
+"""Act on a difference between a server and the ledger: end a user, or set a moved end back."""
 
 from __future__ import annotations
 

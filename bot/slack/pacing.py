@@ -1,4 +1,4 @@
-"""When a message may be sent to Slack. Nothing here talks to Slack or waits; ``bot.slack.messenger`` asks before each call.
+"""The times at which a message may be sent to Slack. Nothing here talks to Slack or waits; ``bot.slack.messenger`` asks before each call.
 
 Slack's limits (docs.slack.dev, rate limits): ``chat.postMessage`` one a second in each channel, ``chat.update`` about 50 a minute for
 the whole workspace, with short bursts above that. After a 429 the method must not be called before Retry-After has passed, and no

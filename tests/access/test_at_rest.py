@@ -1,4 +1,4 @@
-"""What an idle bot asks its ledger: the runner and each periodic check, counted one by one."""
+"""The queries of an idle bot to its ledger: the runner and each periodic check, counted one by one."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Time:
         self.monotonic = 1000.0
         self.watch = ClockWatch(environment.context, monotonic=lambda: self.monotonic)
 
-    async def look(self, **passed: float) -> None:
+    async def pass_by(self, **passed: float) -> None:
         """Time passes on both clocks; then the monitor looks."""
         by = timedelta(**passed)
         self.environment.clock.at += by
@@ -46,15 +46,15 @@ async def both(environment: AccessEnvironment) -> Time:
 
 async def test_even_clock_is_right(both: Time) -> None:
     for seconds in (0, 60, 59, 3600, 86400):
-        await both.look(seconds=seconds)
+        await both.pass_by(seconds=seconds)
         assert not await both.is_wrong()
 
 
 async def test_clock_set_back_says_how_much_longer_grants_live(both: Time) -> None:
     await both.environment.granted()
-    await both.look(minutes=1)
+    await both.pass_by(minutes=1)
     both.environment.clock.at -= DAY
-    await both.look(minutes=1)
+    await both.pass_by(minutes=1)
     assert await both.is_wrong()
     assert "1 live grant would live up to 1 d longer." in both.said
     (alert,) = await both.environment.ledger.alerts.open(prefix="clock")
@@ -65,22 +65,22 @@ async def test_clock_set_back_says_how_much_longer_grants_live(both: Time) -> No
 
 async def test_clock_that_is_set_right_again_resolves_the_alert(both: Time) -> None:
     await both.environment.granted()
-    await both.look(minutes=1)
+    await both.pass_by(minutes=1)
     both.environment.clock.at -= DAY
-    await both.look(minutes=1)
+    await both.pass_by(minutes=1)
     both.environment.clock.at += DAY
-    await both.look(minutes=1)
+    await both.pass_by(minutes=1)
     assert not await both.is_wrong()
 
 
 async def test_clock_that_is_right_again_after_a_restart_resolves_the_alert(both: Time) -> None:
     await both.environment.granted()
     both.environment.clock.at -= DAY
-    await both.look()
+    await both.pass_by()
     assert await both.is_wrong()
     both.environment.clock.at += DAY + HOUR
     restarted = Time(both.environment)
-    await restarted.look()
+    await restarted.pass_by()
     assert not await restarted.is_wrong()
 
 
@@ -89,7 +89,7 @@ async def test_times_in_the_future_are_noticed_at_the_start(both: Time) -> None:
     both.environment.clock.at += DAY
     await both.environment.granted()
     both.environment.clock.at -= DAY
-    await both.look()
+    await both.pass_by()
     assert "The ledger has entries from the future: the newest is from 2026-11-24 09:00:00 UTC" in both.said
     assert "longer" in both.said
 
@@ -100,7 +100,7 @@ async def test_time_of_a_live_grant_counts_when_its_events_are_old(both: Time, m
     await both.environment.granted()
     both.environment.clock.at -= DAY
     await both.environment.ask(reason="a newer event")
-    await both.look()
+    await both.pass_by()
     assert await both.is_wrong()
 
 
@@ -108,9 +108,9 @@ async def test_time_of_a_live_grant_counts_when_its_events_are_old(both: Time, m
     ("by", "is_noticed"), [(DAY, True), (timedelta(seconds=8), True), (timedelta(seconds=2), False)]
 )
 async def test_jump_forward_is_noticed(both: Time, by: timedelta, is_noticed: bool) -> None:
-    await both.look()
+    await both.pass_by()
     both.environment.clock.at += by
-    await both.look(minutes=1)
+    await both.pass_by(minutes=1)
     assert await both.is_wrong() is is_noticed
     if is_noticed:
         assert "was set forward by" in both.said
@@ -119,28 +119,28 @@ async def test_jump_forward_is_noticed(both: Time, by: timedelta, is_noticed: bo
 async def test_small_jump_back_is_noticed(both: Time) -> None:
     """No time in the ledger is further ahead than a minute; the monotonic clock shows it."""
     await both.environment.granted()
-    await both.look(minutes=1)
+    await both.pass_by(minutes=1)
     both.environment.clock.at -= timedelta(seconds=40)
-    await both.look(seconds=30)
+    await both.pass_by(seconds=30)
     assert "The clock of the ledger was set back by 40 s. 1 live grant would live up to 40 s longer." in both.said
 
 
 async def test_clock_that_stays_ahead_and_runs_evenly_is_taken_for_right(both: Time) -> None:
     """It was wrong before, perhaps, and NTP has corrected it."""
-    await both.look()
+    await both.pass_by()
     both.environment.clock.at += HOUR
-    await both.look(minutes=1)
-    await both.look(minutes=5)
+    await both.pass_by(minutes=1)
+    await both.pass_by(minutes=5)
     assert await both.is_wrong()
-    await both.look(minutes=6)
+    await both.pass_by(minutes=6)
     assert not await both.is_wrong()
 
 
 async def test_drift_that_ntp_corrects_is_no_jump(both: Time) -> None:
-    await both.look()
+    await both.pass_by()
     for _ in range(20):
         both.environment.clock.at += timedelta(seconds=1)
-        await both.look(minutes=1)
+        await both.pass_by(minutes=1)
         assert not await both.is_wrong()
 
 
@@ -148,13 +148,13 @@ async def test_lasting_problem_changes_its_alert_no_more(both: Time) -> None:
     await both.environment.granted()
     both.environment.clock.at = BEGIN - DAY
     for _ in range(5):
-        await both.look(minutes=1)
+        await both.pass_by(minutes=1)
     (alert,) = await both.environment.ledger.alerts.open(prefix="clock")
     assert alert.version == 1
 
 
 async def test_slow_look_says_nothing_about_the_clock(both: Time, monkeypatch: pytest.MonkeyPatch) -> None:
-    await both.look()
+    await both.pass_by()
     times = both.environment.ledger.figures.times
 
     async def slow() -> object:
@@ -163,7 +163,7 @@ async def test_slow_look_says_nothing_about_the_clock(both: Time, monkeypatch: p
         return found
 
     monkeypatch.setattr(both.environment.ledger.figures, "times", slow)
-    await both.look(minutes=1)
+    await both.pass_by(minutes=1)
     assert not await both.is_wrong()
 
 

@@ -1,4 +1,4 @@
-"""What a server or its adapter raises is told by its kind, within bounds, and concerns no other user and no other server."""
+"""An error of a server or its adapter is reported by its kind, within bounds, and concerns no other user and no other server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/security.md promises for the time in which Slack is down: ends come, commands work, nothing new is granted."""
+"""The promises of docs/security.md for the time in which Slack is down: ends come, commands work, nothing new is granted."""
 
 from __future__ import annotations
 

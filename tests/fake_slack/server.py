@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import WSMsgType, web
@@ -51,6 +51,7 @@ class FakeSlack:
 
     workspace: Workspace = field(default_factory=Workspace)
     url: str = ""
+    port: int = 0
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     slow: dict[str, float] = field(default_factory=dict)
     """Seconds that a method takes."""
@@ -376,10 +377,12 @@ def _form_state(view: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
     return values
 
 
+AnySlack = TypeVar("AnySlack", bound=FakeSlack)
+
+
 @asynccontextmanager
-async def running_fake_slack() -> AsyncIterator[FakeSlack]:
-    """Run a fake on a free port of loopback."""
-    slack = FakeSlack()
+async def served(slack: AnySlack) -> AsyncIterator[AnySlack]:
+    """Serve this fake on a free port of loopback."""
     app = web.Application()
     app.add_routes([
         web.post("/api/{method}", slack.on_api), web.get("/api/{method}", slack.on_api), web.get("/link/", slack.on_socket),
@@ -388,9 +391,17 @@ async def running_fake_slack() -> AsyncIterator[FakeSlack]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    slack.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    slack.port = runner.addresses[0][1]
+    slack.url = f"http://127.0.0.1:{slack.port}"
     try:
         yield slack
     finally:
         await slack.drop_sockets()
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def running_fake_slack() -> AsyncIterator[FakeSlack]:
+    """Run a fake on a free port of loopback."""
+    async with served(FakeSlack()) as slack:
+        yield slack

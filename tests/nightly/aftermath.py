@@ -1,4 +1,4 @@
-"""What must be true after all kills: nobody is left, every end came in time, nothing was lost, and no secret is anywhere."""
+"""The checks after all kills: nobody is left, every end came in time, nothing was lost, and no secret is anywhere."""
 
 from __future__ import annotations
 

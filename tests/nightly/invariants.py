@@ -1,4 +1,4 @@
-"""What must be true after every step of the state machine, and at its end."""
+"""The invariants of the state machine: after every step, and at its end."""
 
 from __future__ import annotations
 

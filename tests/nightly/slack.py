@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import ClientError, web
 
 from tests.e2e.messages import buttons, credentials
-from tests.fake_slack.server import FakeSlack, WaitTimeout
+from tests.fake_slack.server import FakeSlack, WaitTimeout, served
 
 READY = re.compile(r"is ready \(#(\d+)\)")
 CARD = re.compile(r"(?:Access request|Break-glass access|More time) #(\d+)")
@@ -30,7 +30,6 @@ Hook = Callable[[int, str, bool], None]
 class NightSlack(FakeSlack):
     """``hook`` sees each call before and after it is carried out. ``cards``: the number of each card with its channel and ts, also of repeats."""
 
-    port: int = 0
     hook: Hook | None = None
     logins: dict[int, dict[str, str]] = field(default_factory=dict)
     """The newest credentials that were delivered, by the number of the request."""
@@ -120,19 +119,5 @@ class NightSlack(FakeSlack):
 @asynccontextmanager
 async def running_night_slack() -> AsyncIterator[NightSlack]:
     """Run it on a free port of loopback."""
-    slack = NightSlack()
-    app = web.Application()
-    app.add_routes([
-        web.post("/api/{method}", slack.on_api), web.get("/api/{method}", slack.on_api), web.get("/link/", slack.on_socket),
-        web.post("/response/{token}", slack.on_response_url),
-    ])  # fmt: skip
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    slack.port = runner.addresses[0][1]
-    slack.url = f"http://127.0.0.1:{slack.port}"
-    try:
+    async with served(NightSlack()) as slack:
         yield slack
-    finally:
-        await slack.drop_sockets()
-        await runner.cleanup()

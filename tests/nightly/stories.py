@@ -1,4 +1,4 @@
-"""What people do in these tests. Each story is one request that goes its way whatever breaks: people try again until it works."""
+"""The stories of people in these tests. Each is one request that goes its way whatever breaks: people try again until it works."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from pydantic import SecretStr
 
 from bot.app import App, CannotStart
 from bot.settings import Settings
+from storage.errors import LedgerUnavailable
+from storage.ledger import Ledger
 from tests.fake_slack.server import FakeSlack, running_fake_slack
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.servers.postgresql import free_port
@@ -113,3 +115,26 @@ async def test_invalid_files_stop_the_start(tmp_path: Path) -> None:
         (tmp_path / "policy.yml").write_text("rulez: []\n")
         with pytest.raises(CannotStart, match=r"policy\.yml:1: error: rulez: unknown key; did you mean rules\?"):
             await found.run()
+
+
+@pytest.mark.parametrize("look", ["fails", "finds a pooler"])
+async def test_the_look_for_a_pooler_delays_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """It needs a connection of its own. A ledger that has no more connections still ends what is due."""
+
+    async def is_behind_pooler(_ledger: Ledger) -> bool:
+        if look == "fails":
+            raise LedgerUnavailable("OperationalError")
+        return True
+
+    said = list[str]()
+    monkeypatch.setattr(Ledger, "is_behind_pooler", is_behind_pooler)
+    monkeypatch.setattr("bot.app.log_events.ledger_behind_pooler", lambda: said.append("said"))
+    async with running_fake_slack() as slack:
+        found = build_app(tmp_path, slack)
+        life = asyncio.create_task(found.run())
+        await wait_until_ready(found)
+        found.stop.set()
+        await life
+    assert said == ([] if look == "fails" else ["said"])

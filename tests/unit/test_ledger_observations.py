@@ -1,4 +1,4 @@
-"""What monitors saw last: only one of several observers stores a change, with its events and alerts."""
+"""The last observations of the monitors: only one of several observers stores a change, with its events and alerts."""
 
 from __future__ import annotations
 

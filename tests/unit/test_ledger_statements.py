@@ -1,4 +1,4 @@
-"""How many statements the ledger runs for each step. More of them make every step slower, so a change must be meant."""
+"""The number of statements that the ledger runs for each step. More of them make every step slower, so a change must be meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user does to keep its operations out of the bot's sight, to delay its end, or to leave something behind.
+"""The acts of a user that keep its operations out of the bot's sight, delay its end, or leave something behind.
 
 All of it runs on the stand-in, which models the server from its documentation and source.
 """

@@ -1,4 +1,4 @@
-"""What an end and the server's own event wait for: slow readers, locks that last, rights and objects that an administrator took away."""
+"""The waits of an end and of the server's own event: slow readers, locks that last, rights and objects that an administrator took away."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ LATE_SECONDS = 60.0
 RATIO, PROCESSOR_SECONDS = 3.0, 0.12
 
 
-async def measure_clicks(world: World, bare: BareTimes, at_a_time: int, rounds: int | None = None) -> list[Figure]:
+async def measure_usable(world: World, bare: BareTimes, at_a_time: int, rounds: int | None = None) -> list[Figure]:
     """From the click on Approve until a login with the delivered credentials works, and what the grants cost until they have ended."""
     is_one, grants, rates, used = at_a_time == 1, list[Usable](), list[float](), list[float]()
     for _ in range(rounds or ROUNDS[at_a_time]):
