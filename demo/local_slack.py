@@ -33,6 +33,8 @@ PACKAGES = {
 }
 INTEGRITY = json.loads((Path(__file__).parent / "local_slack.lock.json").read_text())
 START_SECONDS = 120
+UNPACKING: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python has this filter since 3.11.4, Debian 12's Python does not. The archive matched its locked hash before it is unpacked."""
 
 
 class LocalSlackMissing(Exception):
@@ -84,7 +86,7 @@ def _fetch(package: str, place: Path) -> None:
         if found != INTEGRITY.get(package, found):  # a platform without a locked hash has only npm's own check
             raise LocalSlackMissing(f"{package} does not match its locked hash; nothing was unpacked")
         with tarfile.open(archive) as packed:
-            packed.extractall(folder / "whole", filter="data")
+            packed.extractall(folder / "whole", **UNPACKING)
         (folder / "whole").rename(place)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from sqlalchemy import select
 
 from bot.access import decide, request_access, use_case_types
 from bot.access.context import Context
@@ -21,6 +23,7 @@ from bot.jobs.runner import Runner
 from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
 from storage.ledger import Ledger
 from storage.records import Request, State
+from storage.schema import tasks
 from tests.access.fake_engine import FakeServer, engine
 from tests.open_faults import require
 
@@ -195,8 +198,16 @@ class AccessEnvironment:
         await self.ledger.tasks.free_leases()
 
     async def drain(self) -> None:
-        """Run all tasks that are due now."""
+        """Run all tasks that are due now, also those that a probe has for a moment."""
         await self.runner.drain()
+        while await self._probe_has_a_task():
+            await asyncio.sleep(0.01)
+            await self.runner.drain()
+
+    async def _probe_has_a_task(self) -> bool:
+        claimed = select(tasks.c.id).where(tasks.c.claim.is_not(None)).limit(1)
+        is_probing = bool(self.runner.probes._watches)
+        return is_probing and await self.ledger.database.read(lambda tx: tx.execute(claimed).first() is not None)
 
     async def turn(self, **by: float) -> None:
         """Move the clock forward, and stop at every due task on the way, as the real runner does."""
