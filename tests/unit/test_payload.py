@@ -9,7 +9,7 @@ import pytest
 from bot.slack.payload import objects_part, text_part
 
 
-@pytest.mark.parametrize("odd", ["\ud800", "\udfff", "\x00", "U0\ud800ADA", "\ude00\ud83d"])
+@pytest.mark.parametrize("odd", ["\ud800", "\x00", "U0\ud800ADA", "\ude00\ud83d"])
 def test_text_that_no_ledger_can_store_is_replaced(odd: str) -> None:
     """JSON can hold half a surrogate pair. UTF-8 cannot encode it, and PostgreSQL stores no NUL."""
     found = text_part({"user": {"id": odd}}, "user", "id")
