@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adapters.base import Level, Removal, UserSpec, UserToDrop
-from adapters.postgresql import PostgreSQL
+from adapters.postgresql import PostgreSQL, drop_blocked
 from adapters.postgresql.level import level_state as adapter_level_state
 from tests.contract.postgresql.harness import EngineHarness, readonly, support, writer
 from tests.contract.postgresql.test_block import made
@@ -102,6 +102,49 @@ def test_a_user_that_has_more_is_left_and_the_others_are_dropped(
     assert own_harness.role_exists(other.username)
     own_harness.adapter().drop_user(other.username, other.level)
     assert not own_harness.role_exists(other.username)
+
+
+def transactions(harness: EngineHarness) -> int:
+    """The number of the next transaction of the server."""
+    with harness.superuser() as c:
+        row = c.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+    assert row is not None, "a SELECT without FROM has one row"
+    return int(str(row[0]))
+
+
+def test_a_user_that_has_more_costs_the_others_nothing(own_harness: EngineHarness) -> None:
+    """It is left out before the drop, so the others are still dropped in one transaction."""
+    specs = blocked(own_harness, TOGETHER)
+    own_table(own_harness, specs[0])
+    before = transactions(own_harness)
+    assert set(quick(own_harness.adapter(), specs)) == {one.username for one in specs[1:]}
+    assert transactions(own_harness) - before < TOGETHER
+    own_harness.adapter().drop_user(specs[0].username, specs[0].level)
+
+
+def test_a_user_with_a_session_is_left(own_harness: EngineHarness) -> None:
+    """It logged in while its login was open again: the full drop ends what it does."""
+    other, busy = blocked(own_harness, 2)
+    with own_harness.superuser() as c:
+        again = f"ALTER ROLE {busy.username} LOGIN PASSWORD '{busy.password}' VALID UNTIL 'infinity' CONNECTION LIMIT 5"
+        c.execute(again.encode())
+    with own_harness.login(busy):
+        with own_harness.superuser() as c:
+            c.execute(f"ALTER ROLE {busy.username} NOLOGIN".encode())
+        assert set(quick(own_harness.adapter(), [other, busy])) == {other.username}
+    own_harness.adapter().drop_user(busy.username, busy.level)
+
+
+def test_logins_that_wait_leave_everybody_to_the_full_drop(
+    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them may be a user's, and would be in after the drop."""
+    specs = blocked(own_harness)
+    monkeypatch.setattr(drop_blocked, "WAITING_LOGINS", "SELECT 1")
+    assert quick(own_harness.adapter(), specs) == {}
+    assert all(own_harness.role_exists(one.username) for one in specs)
+    monkeypatch.undo()
+    assert set(quick(own_harness.adapter(), specs)) == {one.username for one in specs}
 
 
 def test_a_prepared_transaction_leaves_everybody_to_the_full_drop(own_harness: EngineHarness) -> None:
