@@ -124,7 +124,8 @@ def _print(found: SweepResult, became: dict[str, str]) -> None:
             typer.echo(f"levels: {name}: {sentence}")
     for sentence in found.dropped:
         typer.echo(f"leftovers: {sentence}")
-    typer.echo(f"{found.servers} servers, {found.users} managed users, {len(found.strays)} strays")
+    counts = ((found.servers, "server"), (found.users, "managed user"), (len(found.strays), "stray"))
+    typer.echo(", ".join(count(number, word) for number, word in counts))
 
 
 def _json(stray: Stray, became: dict[str, str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from adapters.base import ManagedUser, Target
 from bot.access.context import Context
 from bot.access.descriptions import count, shorten
 from bot.access.recovery import marked_users
-from bot.access.targets import server_key
+from bot.access.targets import server_key, unknown_servers
 from bot.durations import format_duration
 from bot.monitors.server_views import GroupView, View, list_users, places, view_server
 from bot.monitors.servers import drop_leftovers, on_server
@@ -125,7 +125,7 @@ async def find_strays(context: Context, *, refreshes: bool = False, drops_leftov
     """
     parts = [part async for part in sweep_servers(context, refreshes=refreshes)]
     answered = [server for part in parts for server in part.answered]
-    unanswered = {name: why for part in parts for name, why in part.unanswered.items()}
+    unanswered = unknown_servers(context) | {name: why for part in parts for name, why in part.unanswered.items()}
     return SweepResult(
         servers=sum(part.servers for part in parts),
         users=sum(part.users for part in parts),

@@ -119,3 +119,25 @@ async def test_return_to_normal_names_what_is_left_and_closes_what_waited(
 
 async def test_adopting_another_ledger_needs_its_purpose(command_line: CommandLine) -> None:
     assert "--ledger needs --adopt" in command_line.run("sweep", "--ledger", "abc", expect=2)[1]
+
+
+async def test_lost_ledger_comes_back_from_its_copy(command_line: CommandLine, copy: Path, tmp_path: Path) -> None:
+    command_line.run("store", "backup", str(copy))
+    lost = {"DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{tmp_path}/new folder/ledger.db".replace(" ", "%20")}
+    command_line.run("store", "restore", str(copy.with_name("none")), expect=1, **lost)
+    assert not (tmp_path / "new folder" / "ledger.db").exists()
+    assert "Restored ledger" in command_line.run("store", "restore", str(copy), **lost)[0]
+    assert command_line.run("store", "check", **lost)[0].startswith("The ledger")
+
+
+async def test_nothing_is_called_well_while_the_servers_are_not_known(
+    command_line: CommandLine, copy: Path
+) -> None:
+    command_line.run("store", "backup", str(copy))
+    nowhere = {"DBACCESS_CONFIG": str(copy.with_name("nowhere"))}
+    assert "databases.yml" in command_line.run("sweep", expect=1, **nowhere)[1]
+    unseen = command_line.run("store", "restore", str(copy), **nowhere)[1]
+    assert "Not looked at: the configuration has errors" in unseen
+    says = command_line.run("store", "resume", expect=1, **nowhere)[1]
+    assert "the configuration has errors" in says
+    assert "stays in recovery mode" in says
