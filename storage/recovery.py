@@ -67,7 +67,9 @@ class RecoveryRepository:
         """The recovery that is in force; None in normal operation."""
         return await self._database.read(recovery_in_force)
 
-    async def enter(self, reason: RecoveryReason, evidence: Sequence[str], alert: AlertDraft, *, number: int = 0) -> bool:
+    async def enter(
+        self, reason: RecoveryReason, evidence: Sequence[str], alert: AlertDraft, *, number: int = 0
+    ) -> bool:
         """Enter recovery mode and raise its alert. False where the ledger is in recovery mode already.
 
         ``number`` is the highest one of the evidence. It is remembered in both cases: no request gets it, or one below it, after the

@@ -100,7 +100,7 @@ async def resume_ledger(*, accepts: bool) -> bool:
         found = await find_strays(context)
         left = _left(found)
         if left and not accepts:
-            _print_left(left)
+            _print_left(left, has_unknown=any(_is_unknown(stray) for stray in found.strays))
             return False
         closed = await close_waiting_requests(context, operator())
         number = max((stray.request_id or 0 for stray in found.strays if _is_unknown(stray)), default=0)
@@ -125,13 +125,14 @@ def _left(found: SweepResult) -> list[str]:
     return [*unknown, *(f"{why}: users there were not compared" for why in found.unanswered.values())]
 
 
-def _print_left(left: Sequence[str]) -> None:
+def _print_left(left: Sequence[str], *, has_unknown: bool) -> None:
     for sentence in left[:NAMED_AT_MOST]:
         typer.echo(f"{sentence}.", err=True)
     if len(left) > NAMED_AT_MOST:
         typer.echo(f"And {len(left) - NAMED_AT_MOST} more.", err=True)
+    first = "End these users with dbaccess sweep --adopt" if has_unknown else "Mend this"
     typer.echo(
-        "The ledger stays in recovery mode. End these users with dbaccess sweep --adopt, then resume again. "
-        "Or dbaccess store resume --accept: then the next sweep of the bot ends them.",
+        f"The ledger stays in recovery mode. {first}, then resume again. "
+        "Or dbaccess store resume --accept: then the next sweep of the bot ends users without a live grant.",
         err=True,
     )

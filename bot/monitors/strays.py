@@ -31,6 +31,7 @@ MOVED_MIN = timedelta(seconds=5)
 """The smallest difference between an end on the server and in the ledger that counts."""
 BATCH_SECONDS = 20.0
 """The looks that are done by then are judged; those at servers that answer later are judged when they are done."""
+UNTOUCHED = ", not touched"
 DIFFERENCES_SHOWN, DIFFERENCE_MAX = 5, 200
 
 
@@ -89,7 +90,7 @@ class Stray:
                 return f"{self.username} of ended grant #{self.request_id} still has {count(self.sessions, 'session')} {on}"
             case StrayKind.FOREIGN:
                 whose = f"of ledger {self.ledger}" if self.ledger else "without a mark"
-                return f"{self.username} {on} is {whose}: a foreign user, not touched"
+                return f"{self.username} {on} is {whose}: a foreign user{UNTOUCHED}"
 
     def _listed(self) -> str:
         shown = [shorten(one.rstrip("."), DIFFERENCE_MAX) for one in self.differences[:DIFFERENCES_SHOWN]]

@@ -264,6 +264,9 @@ async def test_foreign_user_is_ended_only_under_the_name_of_its_ledger(environme
     put(environment, ledger="lostledger")
     (found,) = (await strays.find_strays(environment.context)).strays
     require(found.kind is StrayKind.FOREIGN, "another ledger made it")
+    await sweep(environment)
+    (alert,) = await environment.ledger.alerts.open()
+    assert alert.steps[-1] == "If that ledger is lost: dbaccess sweep --adopt --ledger lostledger"
     with pytest.raises(AssertionError):
         await stray_ends.end_stray(environment.context, found, actor="cli:ops")
     await stray_ends.end_stray(environment.context, found, actor="cli:ops", adopts=True)
