@@ -36,7 +36,7 @@ from storage.replicas import time_and_newest
 from storage.request_queries import count_usage, find_duplicate, load_decisions, load_request, requests_of
 from storage.schema import decisions, requests, tasks
 from storage.serialization import terms_json
-from storage.task_queue import finish_task
+from storage.task_queue import finish_task, hold_key
 from storage.transitions import GuardInput, Obstacle, Transition
 
 
@@ -180,17 +180,27 @@ class RequestRepository:
                 tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key(name),))
 
     async def advance(
-        self, request_id: int, command: Command, *, claim: Claim | None = None, finishes: bool = False
+        self,
+        request_id: int,
+        command: Command,
+        *,
+        claim: Claim | None = None,
+        finishes: bool = False,
+        holds: str | None = None,
     ) -> Request:
         """Make the transition of ``command``. Returns the request afterwards.
 
         One transaction: lock the rows, check the claim and the guards, compare and set, write decision, audit event, messages,
-        tasks and cascades. ``finishes``: the task of the claim is done with it. Raises NotPossible (with the request as it is),
-        NoSuchRequest, LedgerUnavailable.
+        tasks and cascades. ``finishes``: the task of the claim is done with it. ``holds``: it takes this second lock key.
+        Raises NotPossible (with the request as it is), NoSuchRequest, KeyTaken, ClaimLost, LedgerUnavailable.
         """
 
         def transaction(tx: Connection) -> Request:
             after = self._advance(tx, request_id, command, claim)
+            if claim is not None and holds is not None:
+                hold_key(
+                    tx, claim, holds, now=self._database.now_in(tx)
+                )  # after the row of the request, as every other lock
             if claim is not None and finishes:
                 finish_task(tx, claim)
             return after

@@ -160,18 +160,18 @@ class TaskQueue:
         """Take a second lock key for a claimed task. Raises KeyTaken if another task has it, and ClaimLost."""
 
         def transaction(tx: Connection) -> None:
-            if not self._database.is_sqlite and not claims.try_lock_keys(tx, [lock_key]):
-                raise KeyTaken(lock_key)
-            require_claim(tx, claimed, now=self._database.now_in(tx), for_update=True)
-            if tx.execute(select(literal(1)).where(claims.is_taken(literal(lock_key)))).first() is not None:
-                raise KeyTaken(lock_key)
-            tx.execute(update(tasks).where(*holds(claimed)).values(held_key=lock_key))
+            hold_key(tx, claimed, lock_key, now=self._database.now_in(tx))
 
         await self._database.write(transaction, announce=False)
 
-    async def let_go(self, claimed: Claim) -> None:
-        """Give the second lock key back. Does nothing where the claim is lost: the key is free then."""
-        await self._database.write(lambda tx: tx.execute(update(tasks).where(*holds(claimed)).values(held_key=None)))
+    async def let_go(self, claimed: Claim) -> str | None:
+        """Give the second lock key back. Does nothing where the claim is lost: the key is free then. Returns the state of the task's request."""
+
+        def transaction(tx: Connection) -> str | None:
+            tx.execute(update(tasks).where(*holds(claimed)).values(held_key=None))
+            return tx.execute(select(requests.c.state).where(requests.c.id == claimed.task.request_id)).scalar()
+
+        return await self._database.write(transaction)
 
     async def finish(self, claimed: Claim) -> None:
         """Remove the task: it is done. Raises ClaimLost if another worker has it."""
@@ -361,6 +361,16 @@ def clear_tasks(tx: Connection, request_id: int, kinds: Iterable[TaskKind]) -> N
     """Remove the request's tasks of these kinds, but never a claimed one: its worker finds the state changed."""
     if listed := tuple(kinds):
         tx.execute(_clear_statement(listed), {"for_request": request_id})
+
+
+def hold_key(tx: Connection, claimed: Claim, lock_key: str, *, now: datetime) -> None:
+    """``TaskQueue.hold`` inside a transaction."""
+    if tx.dialect.name != "sqlite" and not claims.try_lock_keys(tx, [lock_key]):
+        raise KeyTaken(lock_key)
+    require_claim(tx, claimed, now=now, for_update=True)
+    if tx.execute(select(literal(1)).where(claims.is_taken(literal(lock_key)))).first() is not None:
+        raise KeyTaken(lock_key)
+    tx.execute(update(tasks).where(*holds(claimed)).values(held_key=lock_key))
 
 
 def finish_task(tx: Connection, claimed: Claim) -> None:

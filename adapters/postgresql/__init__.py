@@ -52,7 +52,9 @@ class PostgreSQL:
         return rights.check(self.server, levels)
 
     def identity(self) -> str:
-        """``system_identifier``."""
+        """``system_identifier``. A connection that this adapter made for something else has read it already."""
+        if self.server.identity is not None:
+            return self.server.identity
         with self.server.session() as connection:
             return identity(connection)
 

@@ -124,9 +124,13 @@ class PostgreSQLConnection(psycopg.Connection[TupleRow]):
 
 
 class PostgreSQLServer:
-    """One PostgreSQL server, reached with the admin URL. It opens a connection for each use."""
+    """One PostgreSQL server, reached with the admin URL. It opens a connection for each use.
+
+    ``identity`` is the ``system_identifier`` that its last connection read; None before the first one.
+    """
 
     def __init__(self, target: Target, secrets: Secrets) -> None:
+        self.identity: str | None = None
         self.target = target
         self.secrets = secrets
         self.conninfo = _conninfo(target, secrets)
@@ -238,6 +242,7 @@ class PostgreSQLServer:
         expected = self.target.identity
         if expected is not None and str(identifier) != expected:
             raise WrongServer(expected=expected, found=str(identifier))
+        self.identity = str(identifier)
         connection.is_pooled = pid != connection.info.backend_pid
         wrong = [n for n, found in zip(names, settings, strict=True) if not is_equal(n, connection.pinned[n], found)]
         if wrong and not connection.is_pooled:

@@ -14,7 +14,7 @@ from bot.access.ports import Delayed
 from storage.claims import Claim
 from storage.commands import Command
 from storage.errors import KeyTaken
-from storage.records import Json, Request
+from storage.records import Json, Request, State
 
 LEASE = timedelta(seconds=90)
 """Longer than every adapter time limit: a worker loses its claim only when it has stopped."""
@@ -70,12 +70,18 @@ class JobContext:
         """Call this before every step outside the ledger. Raises ClaimLost where another worker has the task."""
         await self.context.ledger.tasks.check_claim(self.claim)
 
-    async def advance(self, request: Request, command: Command, *, is_last: bool = False) -> Request:
-        """``RequestRepository.advance`` under this claim. ``is_last``: the task is done with it.
+    async def advance(
+        self, request: Request, command: Command, *, is_last: bool = False, holds: str | None = None
+    ) -> Request:
+        """``RequestRepository.advance`` under this claim. ``is_last``: the task is done with it. ``holds``: it takes this lock key, until ``let_go``.
 
-        Raises NotPossible; its obstacle is CLAIM_LOST where another worker has the task.
+        Raises NotPossible; its obstacle is CLAIM_LOST where another worker has the task. Raises Retry where another task has the lock key.
         """
-        after = await self.context.ledger.requests.advance(request.id, command, claim=self.claim, finishes=is_last)
+        requests = self.context.ledger.requests
+        try:
+            after = await requests.advance(request.id, command, claim=self.claim, finishes=is_last, holds=holds)
+        except KeyTaken:
+            raise await self._wait_for_key() from None
         self.is_finished = self.is_finished or is_last
         return after
 
@@ -117,12 +123,20 @@ class JobContext:
         try:
             await tasks.hold(self.claim, lock_key)
         except KeyTaken:
-            at = await self.context.ledger.now() + KEY_TAKEN_PAUSE
-            raise Retry("another task has the user", at=at, is_untried=True) from None
+            raise await self._wait_for_key() from None
         try:
             yield
         finally:
             await tasks.let_go(self.claim)
+
+    async def let_go(self) -> State | None:
+        """Give back the lock key that ``advance`` took. Returns the state of the request."""
+        state = await self.context.ledger.tasks.let_go(self.claim)
+        return None if state is None else State(state)
+
+    async def _wait_for_key(self) -> Retry:
+        at = await self.context.ledger.now() + KEY_TAKEN_PAUSE
+        return Retry("another task has the user", at=at, is_untried=True)
 
 
 def _pause_of(error: Delayed) -> float:

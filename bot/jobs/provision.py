@@ -1,9 +1,9 @@
 """Create the database user of an approved grant and deliver its credentials.
 
-The order of the steps: post the credential message without credentials (Slack says meanwhile whether the requester is a member),
-connect to the server, make the transition START (it writes the expiry once), create the user, fill the message, make the transition
-ACTIVATE. The lock key of the user is held from the connection to the creation: while Slack fills the message, the user can be ended. If the bot crashes after any
-step, the runner claims the task again, and the job continues from the state in the ledger. The password is made in
+The order of the steps: post the credential message without credentials, while Slack says whether the requester is a member and the server
+says who it is; make the transition START (it writes the expiry once); create the user; fill the message; make the transition ACTIVATE.
+The lock key of the user is held from START to the creation: while Slack fills the message, the user can be ended. If the bot crashes
+after any step, the runner claims the task again, and the job continues from the state in the ledger. The password is made in
 ``_create_and_deliver`` and ends with it. A retry makes a new password and overwrites the message.
 """
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from adapters.base import (
     CREATE_LIMIT_SECONDS,
@@ -43,6 +45,8 @@ from storage.records import Cause, Json, Message, Purpose, Request, State
 from storage.task_plans import user_lock_key
 from storage.transitions import FILL_WITHIN, Obstacle
 
+T = TypeVar("T")
+
 OLDER_PAUSE = timedelta(seconds=2)
 """The pause before a grant that this replica may not start: another one may claim it meanwhile."""
 
@@ -54,17 +58,16 @@ IN_RECOVERY = "The ledger is in recovery mode, so nothing is granted."
 
 async def provision(context: Context, job: JobContext) -> None:
     """Job of ``provision``. Moves a request from APPROVED to ACTIVE. If that is not possible, ends the request."""
-    request = await job.request()
+    request, recovery = await asyncio.gather(job.request(), context.ledger.recovery.current())
     if request.state is not State.APPROVED:
         return
-    if request.started_at is None and await context.ledger.recovery.current() is not None:
+    if request.started_at is None and recovery is not None:
         raise await _wait_for_recovery(context)
     if (note := await _reason_to_give_up(context, request)) is not None:
         await _fail(job, request, note)
         return
     try:
-        message, is_member = await _prepare(context, job, request)
-        await _create_and_deliver(context, job, request, message, is_member=is_member)
+        await _create_and_deliver(context, job, request, await _prepare(context, job, request))
     except Undeliverable as error:
         await _fail(job, request, f"Its credentials cannot be delivered: {error}.")
     except (Rejected, ForeignUser) as error:
@@ -93,17 +96,38 @@ async def _fail(job: JobContext, request: Request, note: str) -> None:
 # The job posts the message before the credentials exist. So it knows that it can deliver them.
 
 
-async def _prepare(context: Context, job: JobContext, request: Request) -> tuple[Message, bool]:
-    """Post the credential message, and ask Slack at the same time whether the requester is still a member. Both before anything is created."""
-    answers = await asyncio.gather(
-        _post_credential_message(context, job, request), _is_member(context, request), return_exceptions=True
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is known before anything is created. ``level_state`` is that of the level before START, as JSON."""
+
+    message: Message
+    is_member: bool
+    identity: str
+    level_state: str | None
+
+
+async def _prepare(context: Context, job: JobContext, request: Request) -> Prepared:
+    """Post the credential message, and ask Slack and the server at the same time: is the requester still a member, and which server is it.
+
+    Raises Retry, after the message says why, where the server gives no usable answer.
+    """
+    posted, asked, reached = await asyncio.gather(
+        _post_credential_message(context, job, request),
+        _is_member(context, request),
+        _reach_server(context, job, request),
+        return_exceptions=True,
     )
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    message, is_member = answers
-    assert isinstance(message, Message), "no exception"
-    return message, bool(is_member)
+    message, is_member = _result(posted), _result(asked)
+    if isinstance(reached, ServerNotReached):
+        raise await _retry_later(context, job, request, reached)
+    identity, level_state = _result(reached)
+    return Prepared(message=message, is_member=is_member, identity=identity, level_state=level_state)
+
+
+def _result(answer: T | BaseException) -> T:
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 async def _post_credential_message(context: Context, job: JobContext, request: Request) -> Message:
@@ -129,23 +153,23 @@ async def _explain_delay(context: Context, request: Request, trouble: str) -> No
 # The time of the grant starts when the server answers, not at the approval.
 
 
-async def _start(context: Context, job: JobContext, request: Request, *, is_member: bool) -> Request | None:
-    """The request with its ``expires_at`` set. None if a guard refused START."""
-    identity, level_state = await _reach_server(context, job, request)
+async def _start(context: Context, job: JobContext, request: Request, prepared: Prepared) -> Request | None:
+    """The request with its ``expires_at`` set; the job has the lock key of the user then. None if a guard refused START."""
     unsettled_until = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
     facts: Json = {"try": job.tries}
     start = StartGrant(
         actor="bot",
-        identity=identity,
-        level_state=level_state,
+        identity=prepared.identity,
+        level_state=prepared.level_state,
         unsettled_until=unsettled_until,
-        requester_is_member=is_member,
+        requester_is_member=prepared.is_member,
         facts=facts,
         configuration=context.files.config.digest if context.files.config else None,
     )
     retry = RetryProvision(actor="bot", unsettled_until=unsettled_until, facts=facts)
     try:
-        return await job.advance(request, start if request.expires_at is None else retry)
+        command = start if request.expires_at is None else retry
+        return await job.advance(request, command, holds=user_lock_key(request))
     except NotPossible as error:
         if error.obstacle is Obstacle.CONFIGURATION_OLDER:
             raise await _leave_to_another(context) from None
@@ -192,10 +216,13 @@ async def _reach_server(context: Context, job: JobContext, request: Request) -> 
     is_compared = server_key(target) in context.compared
 
     def reach(adapter: Adapter) -> tuple[str, str | None, Sequence[ManagedUser]]:
-        identity = adapter.identity()
+        users: Sequence[ManagedUser] = ()
+        if not is_compared:
+            adapter.identity()  # an engine whose servers have no identity of their own gives them one, before anything else
+            users = adapter.list_users()
         is_before_start = request.started_at is None  # later, the user may have changed something
         state = json.dumps(adapter.level_state(level).to_json()) if is_before_start else None
-        return identity, state, () if is_compared else adapter.list_users()
+        return adapter.identity(), state, users
 
     await job.check_claim()
     try:
@@ -249,24 +276,23 @@ async def _is_member(context: Context, request: Request) -> bool:
 # The password is made here and ends with this call. The lock key of the user is held for the steps on the server only.
 
 
-async def _create_and_deliver(
-    context: Context, job: JobContext, request: Request, message: Message, *, is_member: bool
-) -> None:
+async def _create_and_deliver(context: Context, job: JobContext, request: Request, prepared: Prepared) -> None:
     password = make_password()
-    try:
-        async with job.holding(user_lock_key(request)):
-            started = await _start(context, job, request, is_member=is_member)
-            endpoint = await _create(context, job, started, password) if started is not None else None
-    except ServerNotReached as error:
-        raise await _retry_later(context, job, request, error) from None
-    if started is None or endpoint is None:
+    started = await _start(context, job, request, prepared)
+    if started is None:
         return
-    await deliver(job, started, message, credentials_notice(started, endpoint, password))
+    try:
+        endpoint = await _create(context, job, started, password)
+    finally:
+        state = await job.let_go()
+    if endpoint is None or state is not State.APPROVED:
+        return  # its end has come, or somebody ended it meanwhile: the revoke task drops the user
+    await deliver(job, started, prepared.message, credentials_notice(started, endpoint, password))
     await _activate(job, started, unsettled_until=request.unsettled_until)
 
 
 async def _create(context: Context, job: JobContext, request: Request, password: str) -> Endpoint | None:
-    """Create the user. None where its end has come, or somebody ended it meanwhile: the revoke task drops it."""
+    """Create the user. None where its end has come."""
     assert request.username is not None, "frozen at the approval"
     assert request.expires_at is not None, "written at START"
     remaining = (request.expires_at - await context.ledger.now()).total_seconds()
@@ -277,10 +303,9 @@ async def _create(context: Context, job: JobContext, request: Request, password:
         username=request.username, password=password, level=level, remaining=remaining, request_id=request.id
     )
     await job.check_claim()
-    endpoint = await context.engines.call(
+    return await context.engines.call(
         target_of(request), lambda adapter: _create_user(adapter, spec), share=Share.GRANTS
     )
-    return endpoint if (await job.request()).state is State.APPROVED else None
 
 
 def _create_user(adapter: Adapter, spec: UserSpec) -> Endpoint:

@@ -35,8 +35,7 @@ async def deliver(job: JobContext, request: Request, message: Message, notice: C
         except MessageGone:
             await job.check_claim()
         else:
-            await context.ledger.messages.rendered(message.id, request.version)
-            return
+            return  # its version in the ledger stays: only ``close_credentials`` reads it, and every end is newer
     posted = await context.messenger.post(request.requester_id, PreparingNotice(request=request))
     await record_posted(context, message, posted, request)
     await job.check_claim()

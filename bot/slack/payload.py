@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def part(payload: Any, *keys: str | int) -> Any:
@@ -19,9 +22,9 @@ def part(payload: Any, *keys: str | int) -> Any:
 
 
 def text_part(payload: Any, *keys: str | int) -> str | None:
-    """The text at these keys."""
+    """The text at these keys, with U+FFFD for what no ledger can store: NUL, and half a surrogate pair, which JSON can hold."""
     found = part(payload, *keys)
-    return found if isinstance(found, str) else None
+    return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", found) if isinstance(found, str) else None
 
 
 def object_part(payload: Any, *keys: str | int) -> dict[str, Any]:

@@ -21,20 +21,21 @@ from typing import Any
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "nightly.json"
 PARTS: dict[str, tuple[str, ...]] = {
-    "crash": ("--rounds", "250"),
-    "state_machine": ("--steps", "10000"),
-    "fuzz": ("--inputs", "100000"),
-    "load": ("--seconds", "3600"),
+    "crash_sqlite": ("crash", "--ledger", "sqlite", "--rounds", "250"),
+    "crash_postgresql": ("crash", "--ledger", "postgresql", "--rounds", "250"),
+    "state_machine": ("state_machine", "--steps", "10000"),
+    "fuzz": ("fuzz", "--inputs", "100000"),
+    "load": ("load", "--seconds", "3600"),
 }
-"""The arguments of each module. The rounds of ``crash`` are for each of the two ledgers: 500 in all."""
+"""The module of each part, and its arguments."""
 LIBRARIES = ("psycopg", "redis", "sqlalchemy", "slack-bolt")
 
 
-def run_part(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+def run_part(module: str, *arguments: str) -> dict[str, Any]:
     """Run one module. The results are the objects that it prints, one a line."""
     started, began = time.monotonic(), datetime.now(UTC)
-    print(f"{name} {' '.join(arguments)} …", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", f"tests.nightly.{name}", *arguments]
+    print(f"{module} {' '.join(arguments)} …", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", f"tests.nightly.{module}", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout, flush=True)
     found = [result for line in done.stdout.splitlines() if (result := parsed(line)) is not None]
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     known = json.loads(RESULT.read_text())["parts"] if RESULT.exists() else {}
     for name in options.only:
-        known[name] = run_part(name, PARTS[name])
+        known[name] = run_part(*PARTS[name])
         content = {"versions": versions(), "parts": {part: known[part] for part in PARTS if part in known}}
         RESULT.write_text(json.dumps(content, indent=1) + "\n")
     failed = [name for name in options.only if not known[name]["passed"]]
