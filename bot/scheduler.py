@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -93,5 +95,10 @@ def add_checks_for_grants(scheduler: AsyncIOScheduler, context: Context) -> None
 
 
 def _add(scheduler: AsyncIOScheduler, name: str, check: Callable[[], Awaitable[None]], seconds: int) -> None:
-    """Run the check now, and again every ``seconds``."""
-    scheduler.add_job(check, "interval", seconds=seconds, id=name, next_run_time=datetime.now(UTC))
+    """Run the check now, and again every ``seconds``. Stopping the scheduler ends a check that runs, which is no failure."""
+
+    async def run() -> None:
+        with suppress(asyncio.CancelledError):
+            await check()
+
+    scheduler.add_job(run, "interval", seconds=seconds, id=name, next_run_time=datetime.now(UTC))

@@ -30,6 +30,7 @@ Six things to try ("Act as" is at the top right; type into #db-access):
 
 Databases: {also}. With mariadbd and redis-server on this machine there are three.
 local-slack shows dates as <!date^…|2026-11-23 12:58 UTC>; Slack shows them in each reader's time zone.
+local-slack shows alerts as [rich_text]; Slack shows their text, as the Inspector at the top right does.
 local-slack listens on all addresses of this machine, without a password: end the demo when you are done.
 Files: {folder}
 Ctrl-C ends it.

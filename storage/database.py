@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,6 +46,7 @@ WRITE_ROW = text(
     "INSERT INTO meta (name, value) VALUES ('written_at', :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
 UPGRADE = "run `dbaccess store upgrade`"
+RESTORE = "if it was lost, run `dbaccess store restore FILE` with a copy"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
 
 
@@ -212,7 +214,9 @@ class Database:
     async def check_schema(self) -> None:
         """Raises SchemaMismatch if the database is empty, older than this program, or so much newer that this program cannot use it."""
         if self.is_sqlite and not self.path.exists():
-            raise SchemaMismatch(f"there is no ledger at {self.path}; {UPGRADE} or start the bot")
+            raise SchemaMismatch(f"there is no ledger at {self.path}; {UPGRADE} or start the bot; {RESTORE}")
+        if self.is_sqlite and not os.access(self.path, os.R_OK):
+            raise LedgerUnavailable(f"this operating system user may not read {self.path}")
         found = await self.read(current_revision)
         head = scripts().get_current_head()
         if found is None:

@@ -85,12 +85,12 @@ class Ledger:
         """Raises LedgerUnavailable where nothing can be written now. Waits for no other transaction of this process."""
         await self.database.check_writable()
 
-    def acquire_run_lock(self) -> bool:
-        """Take the right to run a bot. False if another process has it.
+    def acquire_run_lock(self, *, is_to_be_made: bool = False) -> bool:
+        """Take the right to run a bot. False if another process has it. ``is_to_be_made``: also where there is no ledger yet.
 
         On SQLite these are locks of the operating system (``storage.run_lock``). PostgreSQL takes any number of bots: True.
         """
-        return self.database.run_lock is None or self.database.run_lock.acquire()
+        return self.database.run_lock is None or self.database.run_lock.acquire(is_to_be_made=is_to_be_made)
 
     def release_run_lock(self) -> None:
         """Release the run lock. The operating system also releases it when the process ends."""

@@ -8,6 +8,8 @@ from storage.schema import meta, requests
 
 ACCEPTED = "accepted_number"
 """The row of ``meta`` with the highest number at the last return from recovery mode."""
+SEEN = "seen_number"
+"""The row of ``meta`` with the highest number of a user or card that showed that the ledger is not the newest."""
 
 SQLITE_SEQUENCE = text("SELECT seq FROM sqlite_sequence WHERE name = 'requests'")
 POSTGRESQL_SEQUENCE = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {}"
@@ -29,8 +31,7 @@ def known_number(tx: Connection, *, is_accepted_only: bool = False) -> int:
     On PostgreSQL this is the newest request, because the sequence may be ahead of it. ``is_accepted_only``: the number at the last return
     from recovery mode.
     """
-    stored = tx.execute(select(meta.c.value).where(meta.c.name == ACCEPTED)).scalar_one_or_none()
-    accepted = int(stored or 0)
+    accepted = _stored(tx, ACCEPTED)
     if is_accepted_only:
         return accepted
     if tx.dialect.name == "sqlite":
@@ -41,9 +42,18 @@ def known_number(tx: Connection, *, is_accepted_only: bool = False) -> int:
 
 def accept_numbers(tx: Connection) -> None:
     """From now on all numbers up to the last one are explained."""
-    value = str(last_number(tx))
-    if tx.execute(update(meta).where(meta.c.name == ACCEPTED).values(value=value)).rowcount == 0:
-        tx.execute(insert(meta).values(name=ACCEPTED, value=value))
+    _store(tx, ACCEPTED, last_number(tx))
+
+
+def note_number(tx: Connection, number: int) -> None:
+    """Remember the number of a user or a card that the ledger does not know. The user may be ended before the return to normal."""
+    if number > seen_number(tx):
+        _store(tx, SEEN, number)
+
+
+def seen_number(tx: Connection) -> int:
+    """The highest number that ``note_number`` was given; 0 without one."""
+    return _stored(tx, SEEN)
 
 
 def raise_numbers(tx: Connection, number: int) -> None:
@@ -54,6 +64,15 @@ def raise_numbers(tx: Connection, number: int) -> None:
         tx.exec_driver_sql("SELECT setval(%s, %s)", (_sequence(tx), number))
     elif tx.exec_driver_sql("UPDATE sqlite_sequence SET seq = ? WHERE name = 'requests'", (number,)).rowcount == 0:
         tx.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES ('requests', ?)", (number,))
+
+
+def _stored(tx: Connection, name: str) -> int:
+    return int(tx.execute(select(meta.c.value).where(meta.c.name == name)).scalar_one_or_none() or 0)
+
+
+def _store(tx: Connection, name: str, number: int) -> None:
+    if tx.execute(update(meta).where(meta.c.name == name).values(value=str(number))).rowcount == 0:
+        tx.execute(insert(meta).values(name=name, value=str(number)))
 
 
 def _sequence(tx: Connection) -> str:

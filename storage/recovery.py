@@ -19,7 +19,7 @@ from storage.audit_kinds import AuditKind
 from storage.audit_log import append_event
 from storage.database import Database, advisory_lock_key
 from storage.keys import is_key_of
-from storage.numbers import accept_numbers, known_number, raise_numbers
+from storage.numbers import accept_numbers, known_number, note_number, raise_numbers, seen_number
 from storage.records import Request
 from storage.schema import recoveries, requests
 
@@ -67,9 +67,21 @@ class RecoveryRepository:
         """The recovery that is in force; None in normal operation."""
         return await self._database.read(recovery_in_force)
 
-    async def enter(self, reason: RecoveryReason, evidence: Sequence[str], alert: AlertDraft) -> bool:
-        """Enter recovery mode and raise its alert. False where the ledger is in recovery mode already: then nothing changes."""
-        return await self._database.write(lambda tx: self.enter_in(tx, reason, evidence, alert))
+    async def enter(
+        self, reason: RecoveryReason, evidence: Sequence[str], alert: AlertDraft, *, number: int = 0
+    ) -> bool:
+        """Enter recovery mode and raise its alert. False where the ledger is in recovery mode already.
+
+        ``number`` is the highest one of the evidence. It is remembered in both cases: no request gets it, or one below it, after the
+        return to normal.
+        """
+
+        def transaction(tx: Connection) -> bool:
+            is_entered = self.enter_in(tx, reason, evidence, alert)
+            note_number(tx, number)
+            return is_entered
+
+        return await self._database.write(transaction)
 
     def enter_in(self, tx: Connection, reason: RecoveryReason, evidence: Sequence[str], alert: AlertDraft) -> bool:
         """``enter`` inside a transaction."""
@@ -84,7 +96,7 @@ class RecoveryRepository:
         return True
 
     async def resume(self, by: str, *, found: int, resolution: str) -> Recovery | None:
-        """Return to normal. New requests get numbers above ``found``, the highest number of a user on the servers.
+        """Return to normal. New requests get numbers above ``found``, the highest number of a user on the servers, and above those that ``enter`` was given.
 
         Returns the recovery that ended; None where none was in force. Users with numbers up to now are no evidence any more.
         """
@@ -95,7 +107,7 @@ class RecoveryRepository:
             if current is None:
                 return None
             now = self._database.now_in(tx)
-            raise_numbers(tx, found)
+            raise_numbers(tx, max(found, seen_number(tx)))
             accept_numbers(tx)
             tx.execute(update(recoveries).where(recoveries.c.id == current.id).values(ended_at=now, ended_by=by))
             facts = {"since": current.since.isoformat(), "reason": current.reason}

@@ -63,11 +63,17 @@ def check_may_replace(content: Content | None, backup: Backup) -> None:
         return
     if content.ledger != backup.ledger:
         raise BackupError(
-            f"the ledger is {content.ledger} and has {content.requests} requests; the copy is of ledger {backup.ledger}. With --replace it is replaced"
+            f"the ledger is {content.ledger} and has {_count(content.requests, 'request')}; the copy is of ledger {backup.ledger}. With --replace it is replaced"
         )
     if content.last_event > backup.last_event:
         newer = content.last_event - backup.last_event
-        raise BackupError(f"the ledger is newer than the copy, by {newer} audit events. With --replace it is replaced")
+        raise BackupError(
+            f"the ledger is newer than the copy, by {_count(newer, 'audit event')}. With --replace it is replaced"
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 async def is_served(database: Database) -> bool:

@@ -29,15 +29,18 @@ class RunLock:
         self._file: int | None = None
         self._lock_file: fasteners.InterProcessLock | None = None
 
-    def acquire(self) -> bool:
-        """Take the lock. False if another process has it. Raises LedgerReplaced if the ledger's file is missing."""
+    def acquire(self, *, is_to_be_made: bool = False) -> bool:
+        """Take the lock. False if another process has it. Raises LedgerReplaced if the ledger's file is missing.
+
+        ``is_to_be_made``: a missing ledger is about to be made. Then the lock file alone is locked.
+        """
         lock_path = Path(f"{self._path.resolve()}.lock")
         make_private(lock_path)
         self._lock_file = fasteners.InterProcessLock(lock_path)
         if not self._lock_file.acquire(blocking=False):
             self._lock_file.lockfile.close()
             return False
-        if self._lock_ledger():
+        if (is_to_be_made and not self._path.exists()) or self._lock_ledger():
             return True
         self._lock_file.release()
         return False

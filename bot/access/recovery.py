@@ -107,15 +107,16 @@ async def enter_by_users(context: Context, server: Target, unknown: Sequence[Mar
         f"{one.username} on the server of {server.name} has the mark of this ledger, which did not start grant #{one.request_id}"
         for one in unknown
     ]
-    await _enter(context, RecoveryReason.UNKNOWN_USER, evidence)
+    number = max(one.request_id for one in unknown)
+    await _enter(context, RecoveryReason.UNKNOWN_USER, evidence, number)
 
 
 async def enter_by_click(context: Context, request_id: int) -> None:
     """Enter recovery mode: somebody clicked a card of a request that this ledger made and does not know."""
     evidence = [f"a card of #{request_id} was clicked, which this ledger made and does not know"]
-    await _enter(context, RecoveryReason.UNKNOWN_REQUEST, evidence)
+    await _enter(context, RecoveryReason.UNKNOWN_REQUEST, evidence, request_id)
 
 
-async def _enter(context: Context, reason: RecoveryReason, evidence: Sequence[str]) -> None:
-    if await context.ledger.recovery.enter(reason, evidence, recovery_alert(evidence)):
+async def _enter(context: Context, reason: RecoveryReason, evidence: Sequence[str], number: int) -> None:
+    if await context.ledger.recovery.enter(reason, evidence, recovery_alert(evidence), number=number):
         log.warning("recovery_mode", reason=reason.value, evidence=list(evidence[:NAMED_AT_MOST]), pieces=len(evidence))

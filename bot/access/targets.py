@@ -55,6 +55,14 @@ def unique_servers(targets: Iterable[Target]) -> list[Target]:
     return list(found.values())
 
 
+def unknown_servers(context: Context) -> dict[str, str]:
+    """Why the servers of the configuration are not known, as text without a full stop. Empty where a configuration is in force."""
+    problems = context.files.problems
+    if context.files.config is not None or problems is None:
+        return {}
+    return {"the configuration": f"the configuration has errors, so its servers are not known ({problems.problems[0]})"}
+
+
 def configured_targets(context: Context) -> list[Target]:
     """The targets of all databases in the configuration in force."""
     return [one for one, _ in configured_levels(context)]

@@ -9,7 +9,9 @@ from pathlib import Path
 import typer
 
 from bot.access.context import Context
+from bot.access.descriptions import count
 from bot.access.recovery import RULES, STEPS, close_waiting_requests, recovery_alert
+from bot.access.targets import unknown_servers
 from bot.app import build_context, command_line_context, operator
 from bot.cli import common
 from bot.monitors.new_ledger import highest_number, list_all_users
@@ -50,7 +52,7 @@ async def _check_no_bot_runs(context: Context) -> None:
     if context.ledger.is_sqlite:
         folder = context.ledger.database.path.resolve().parent
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        if not context.ledger.acquire_run_lock():
+        if not context.ledger.acquire_run_lock(is_to_be_made=True):
             raise LedgerInUse("a bot runs on this ledger; stop it first")
 
 
@@ -58,7 +60,8 @@ async def _numbers_on_servers(context: Context, backup: Backup) -> tuple[int, Se
     """The highest number of a user of the ledger, and why servers were not looked at."""
     context.files.refresh()
     found, unanswered = await list_all_users(context)
-    return highest_number(found, backup.ledger), sorted(unanswered.values())[:NAMED_AT_MOST]
+    whys = [*unknown_servers(context).values(), *sorted(unanswered.values())]
+    return highest_number(found, backup.ledger), whys[:NAMED_AT_MOST]
 
 
 def _evidence(backup: Backup, unanswered: Sequence[str]) -> tuple[str, ...]:
@@ -74,7 +77,7 @@ async def _name_to_keep(context: Context, backup: Backup) -> Path:
 
 def _report(backup: Backup, done: Restored, unanswered: Sequence[str]) -> None:
     typer.echo(
-        f"Restored ledger {backup.ledger} as of {backup.made_at:%Y-%m-%d %H:%M:%S} UTC: {backup.requests} requests."
+        f"Restored ledger {backup.ledger} as of {backup.made_at:%Y-%m-%d %H:%M:%S} UTC: {count(backup.requests, 'request')}."
     )
     if done.kept is not None:
         typer.echo(f"What it replaced is kept in {done.kept}.")
@@ -97,7 +100,7 @@ async def resume_ledger(*, accepts: bool) -> bool:
         found = await find_strays(context)
         left = _left(found)
         if left and not accepts:
-            _print_left(left)
+            _print_left(left, has_unknown=any(_is_unknown(stray) for stray in found.strays))
             return False
         closed = await close_waiting_requests(context, operator())
         number = max((stray.request_id or 0 for stray in found.strays if _is_unknown(stray)), default=0)
@@ -119,16 +122,17 @@ def _is_unknown(stray: Stray) -> bool:
 def _left(found: SweepResult) -> list[str]:
     """What the operator has to know before the return to normal, as sentences without a full stop."""
     unknown = [stray.what for stray in found.strays if _is_unknown(stray)]
-    return [*unknown, *(f"{why}: its users were not compared" for why in found.unanswered.values())]
+    return [*unknown, *(f"{why}: users there were not compared" for why in found.unanswered.values())]
 
 
-def _print_left(left: Sequence[str]) -> None:
+def _print_left(left: Sequence[str], *, has_unknown: bool) -> None:
     for sentence in left[:NAMED_AT_MOST]:
         typer.echo(f"{sentence}.", err=True)
     if len(left) > NAMED_AT_MOST:
         typer.echo(f"And {len(left) - NAMED_AT_MOST} more.", err=True)
+    first = "End these users with dbaccess sweep --adopt" if has_unknown else "Mend this"
     typer.echo(
-        "The ledger stays in recovery mode. End these users with dbaccess sweep --adopt, then resume again. "
-        "Or dbaccess store resume --accept: then the next sweep of the bot ends them.",
+        f"The ledger stays in recovery mode. {first}, then resume again. "
+        "Or dbaccess store resume --accept: then the next sweep of the bot ends users without a live grant.",
         err=True,
     )

@@ -29,6 +29,8 @@ def upgrade(
 ) -> None:
     """Create the ledger, or upgrade it."""
     typer.echo(f"The ledger {asyncio.run(_upgrade(new=new))} is up to date.")
+    if new:
+        typer.echo("Users that a lost ledger made are listed by: dbaccess sweep")
 
 
 @app.command()
@@ -38,9 +40,8 @@ def check(as_json: common.JsonOption = False) -> None:
     if as_json:
         common.print_json([found])
         return
-    typer.echo(
-        f"The ledger {found['ledger']} is well: {found['requests']} requests, {found['live']} live, {found['tasks']} tasks."
-    )
+    requests, tasks = count(int(str(found["requests"])), "request"), count(int(str(found["tasks"])), "task")
+    typer.echo(f"The ledger {found['ledger']} is well: {requests}, {found['live']} live, {tasks}.")
     if found["pooler"]:
         typer.echo(f"A connection pooler is in front of it. {POOLER_COSTS}")
     if recovery is not None:

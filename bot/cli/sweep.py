@@ -15,7 +15,7 @@ from bot.access.recovery import describe_recovery, enter_by_users
 from bot.app import command_line_context, operator
 from bot.cli import common
 from bot.monitors.stray_ends import end_stray, is_to_end, plan_set_back
-from bot.monitors.strays import Stray, StrayKind, SweepResult, find_strays
+from bot.monitors.strays import UNTOUCHED, Stray, StrayKind, SweepResult, find_strays
 from storage.recovery import Recovery
 
 SET_BACK = "the running bot sets it back"
@@ -57,6 +57,8 @@ def sweep(
         common.print_json([_json(stray, became) for stray in found.strays])
     else:
         _print(found, became)
+    if (hint := _hint(found, ledger)) is not None:
+        typer.echo(hint, err=True)
     for name, why in found.unanswered.items():
         typer.echo(f"{name} was not checked: {why}", err=True)
     if recovery is not None:
@@ -110,6 +112,16 @@ async def _end(context: Context, stray: Stray, *, adopts: bool = False) -> str:
     return f"ended, {count(removal.sessions_ended, 'session')}{kept}"
 
 
+def _hint(found: SweepResult, ledger: str | None) -> str | None:
+    """What to do about the users of other ledgers. ``ledger`` is the one whose users are adopted."""
+    others = sorted({stray.ledger for stray in found.strays if stray.kind is StrayKind.FOREIGN and stray.ledger})
+    if ledger is not None:
+        return None if ledger in others else f"No user of ledger {ledger} was found."
+    if not others:
+        return None
+    return f"If ledger {others[0]} is lost, this ends its users: dbaccess sweep --adopt --ledger {others[0]}"
+
+
 def _is_wrong(stray: Stray, became: str | None) -> bool:
     is_fixed = became is not None and (became == SET_BACK or became.startswith("ended"))
     return stray.kind is not StrayKind.FOREIGN and not is_fixed
@@ -117,14 +129,17 @@ def _is_wrong(stray: Stray, became: str | None) -> bool:
 
 def _print(found: SweepResult, became: dict[str, str]) -> None:
     for stray in found.strays:
-        done = f" → {became[stray.username]}" if stray.username in became else ""
-        typer.echo(f"{stray.kind}: {stray.what}{done}")
+        if stray.username in became:
+            typer.echo(f"{stray.kind}: {stray.what.removesuffix(UNTOUCHED)} → {became[stray.username]}")
+        else:
+            typer.echo(f"{stray.kind}: {stray.what}")
     for name, sentences in found.refreshed.items():
         for sentence in sentences:
             typer.echo(f"levels: {name}: {sentence}")
     for sentence in found.dropped:
         typer.echo(f"leftovers: {sentence}")
-    typer.echo(f"{found.servers} servers, {found.users} managed users, {len(found.strays)} strays")
+    counts = ((found.servers, "server"), (found.users, "managed user"), (len(found.strays), "stray"))
+    typer.echo(", ".join(count(number, word) for number, word in counts))
 
 
 def _json(stray: Stray, became: dict[str, str]) -> dict[str, Any]:

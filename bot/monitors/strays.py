@@ -16,7 +16,7 @@ from adapters.base import ManagedUser, Target
 from bot.access.context import Context
 from bot.access.descriptions import count, shorten
 from bot.access.recovery import marked_users
-from bot.access.targets import server_key
+from bot.access.targets import server_key, unknown_servers
 from bot.durations import format_duration
 from bot.monitors.server_views import GroupView, View, list_users, places, view_server
 from bot.monitors.servers import drop_leftovers, on_server
@@ -31,6 +31,7 @@ MOVED_MIN = timedelta(seconds=5)
 """The smallest difference between an end on the server and in the ledger that counts."""
 BATCH_SECONDS = 20.0
 """The looks that are done by then are judged; those at servers that answer later are judged when they are done."""
+UNTOUCHED = ", not touched"
 DIFFERENCES_SHOWN, DIFFERENCE_MAX = 5, 200
 
 
@@ -89,7 +90,7 @@ class Stray:
                 return f"{self.username} of ended grant #{self.request_id} still has {count(self.sessions, 'session')} {on}"
             case StrayKind.FOREIGN:
                 whose = f"of ledger {self.ledger}" if self.ledger else "without a mark"
-                return f"{self.username} {on} is {whose}: a foreign user, not touched"
+                return f"{self.username} {on} is {whose}: a foreign user{UNTOUCHED}"
 
     def _listed(self) -> str:
         shown = [shorten(one.rstrip("."), DIFFERENCE_MAX) for one in self.differences[:DIFFERENCES_SHOWN]]
@@ -125,7 +126,7 @@ async def find_strays(context: Context, *, refreshes: bool = False, drops_leftov
     """
     parts = [part async for part in sweep_servers(context, refreshes=refreshes)]
     answered = [server for part in parts for server in part.answered]
-    unanswered = {name: why for part in parts for name, why in part.unanswered.items()}
+    unanswered = unknown_servers(context) | {name: why for part in parts for name, why in part.unanswered.items()}
     return SweepResult(
         servers=sum(part.servers for part in parts),
         users=sum(part.users for part in parts),

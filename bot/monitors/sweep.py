@@ -280,8 +280,10 @@ def _steps(stray: Stray) -> tuple[str, ...]:
         case StrayKind.ORPHAN:
             return ("In recovery mode it is not ended. If it is not wanted: dbaccess sweep --adopt",)
         case StrayKind.FOREIGN:
+            lost = f"If that ledger is lost: dbaccess sweep --adopt --ledger {stray.ledger}" if stray.ledger else ""
             return (
                 "If another dbaccess uses this server, give each its own DBACCESS_USER_PREFIX. If nobody needs the user, drop it.",
+                *([lost] if lost else []),
             )
         case _:
             return ()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bot.access.recovery import ASK_AGAIN
+from storage.errors import LedgerUnavailable
 from storage.ledger import Ledger
 from storage.records import State, TaskKind
 from storage.restore import NUMBERS_AHEAD
@@ -81,7 +82,7 @@ async def test_restore_of_another_ledger_needs_a_word(
     store = f"sqlite+aiosqlite:///{other.database.path}"
     command_line.run("store", "backup", str(copy), DBACCESS_STORE_URL=store)
     says = command_line.run("store", "restore", str(copy), expect=1)[1]
-    assert f"the ledger is {environment.ledger.id} and has 1 requests; the copy is of ledger {other.id}" in says
+    assert f"the ledger is {environment.ledger.id} and has 1 request; the copy is of ledger {other.id}" in says
     assert (await environment.ledger.requests.find())[0].state is State.PENDING
     said, unseen = command_line.run("store", "restore", str(copy), "--replace")
     assert f"Restored ledger {other.id}" in said
@@ -119,3 +120,40 @@ async def test_return_to_normal_names_what_is_left_and_closes_what_waited(
 
 async def test_adopting_another_ledger_needs_its_purpose(command_line: CommandLine) -> None:
     assert "--ledger needs --adopt" in command_line.run("sweep", "--ledger", "abc", expect=2)[1]
+
+
+async def test_lost_ledger_comes_back_from_its_copy(command_line: CommandLine, copy: Path, tmp_path: Path) -> None:
+    command_line.run("store", "backup", str(copy))
+    lost = {"DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{tmp_path}/new folder/ledger.db".replace(" ", "%20")}
+    command_line.run("store", "restore", str(copy.with_name("none")), expect=1, **lost)
+    assert not (tmp_path / "new folder" / "ledger.db").exists()
+    assert "Restored ledger" in command_line.run("store", "restore", str(copy), **lost)[0]
+    assert command_line.run("store", "check", **lost)[0].startswith("The ledger")
+
+
+async def test_nothing_is_called_well_while_the_servers_are_not_known(command_line: CommandLine, copy: Path) -> None:
+    command_line.run("store", "backup", str(copy))
+    nowhere = {"DBACCESS_CONFIG": str(copy.with_name("nowhere"))}
+    assert "databases.yml" in command_line.run("sweep", expect=1, **nowhere)[1]
+    unseen = command_line.run("store", "restore", str(copy), **nowhere)[1]
+    assert "Not looked at: the configuration has errors" in unseen
+    says = command_line.run("store", "resume", expect=1, **nowhere)[1]
+    assert "the configuration has errors" in says
+    assert "stays in recovery mode" in says
+
+
+def test_answers_name_the_next_step(command_line: CommandLine) -> None:
+    lost = {"DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{command_line.folder}/lost.db"}
+    assert "`dbaccess store restore FILE`" in command_line.run("list", expect=1, **lost)[1]
+    assert "dbaccess sweep" in command_line.run("store", "upgrade", "--new", **lost)[0]
+    adopts = command_line.run("sweep", "--adopt", "--ledger", "abc", expect=1)[1]
+    assert "No user of ledger abc was found." in adopts
+    assert "is well: 0 requests, 0 live, 0 tasks." in command_line.run("store", "check", **lost)[0]
+
+
+async def test_ledger_of_another_operating_system_user_is_named(
+    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.database.os.access", lambda *_: False)
+    with pytest.raises(LedgerUnavailable, match="may not read"):
+        await environment.ledger.database.check_schema()

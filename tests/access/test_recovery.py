@@ -86,6 +86,15 @@ async def test_click_on_a_card_that_the_ledger_lost_enters_recovery_mode(environ
     assert await reason(environment) == RecoveryReason.UNKNOWN_REQUEST
 
 
+async def test_number_of_an_adopted_user_is_not_given_again(environment: AccessEnvironment) -> None:
+    put(environment)
+    await sweep(environment)
+    (found,) = (await strays.find_strays(environment.context)).strays
+    await stray_ends.end_stray(environment.context, found, actor="cli:ops", adopts=True)
+    await environment.ledger.recovery.resume("cli:ops", found=0, resolution="It is over.")
+    assert (await environment.ask()).id > int(UNKNOWN.split("_")[1])
+
+
 # The comparison before the first grant.
 
 
@@ -255,6 +264,9 @@ async def test_foreign_user_is_ended_only_under_the_name_of_its_ledger(environme
     put(environment, ledger="lostledger")
     (found,) = (await strays.find_strays(environment.context)).strays
     require(found.kind is StrayKind.FOREIGN, "another ledger made it")
+    await sweep(environment)
+    (alert,) = await environment.ledger.alerts.open()
+    assert alert.steps[-1] == "If that ledger is lost: dbaccess sweep --adopt --ledger lostledger"
     with pytest.raises(AssertionError):
         await stray_ends.end_stray(environment.context, found, actor="cli:ops")
     await stray_ends.end_stray(environment.context, found, actor="cli:ops", adopts=True)

@@ -286,4 +286,4 @@ def test_three_databases_of_one_server_are_swept_once(environment: Environment, 
         with psycopg.connect(pasted_url(message), autocommit=True) as session:
             assert session.execute("SELECT count(*) FROM shop.orders").fetchone() == (1000,)
         assert card
-    assert environment.cli("sweep").splitlines()[-1].startswith("1 servers, 3 managed users, 0 strays")
+    assert environment.cli("sweep").splitlines()[-1].startswith("1 server, 3 managed users, 0 strays")

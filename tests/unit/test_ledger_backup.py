@@ -135,11 +135,11 @@ async def test_newer_or_other_ledger_is_not_replaced_unasked(full: Ledger, other
     check_may_replace(await content_to_replace(other.database), backup)
     check_may_replace(await content_to_replace(full.database), backup)
     await full.requests.submit(draft(level="later"))
-    with pytest.raises(BackupError, match="newer than the copy, by 1 audit events"):
+    with pytest.raises(BackupError, match=r"newer than the copy, by 1 audit event\."):
         check_may_replace(await content_to_replace(full.database), backup)
     await other.requests.submit(draft())
     with pytest.raises(
-        BackupError, match=f"the ledger is {other.id} and has 1 requests; the copy is of ledger {full.id}"
+        BackupError, match=f"the ledger is {other.id} and has 1 request; the copy is of ledger {full.id}"
     ):
         check_may_replace(await content_to_replace(other.database), backup)
 

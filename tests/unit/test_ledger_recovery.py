@@ -232,3 +232,13 @@ async def test_new_requests_have_keys_of_their_ledger(ledger: Ledger) -> None:
     assert request.token == f"{request.id}.{request.key}"
     stored = await ledger.database.read(lambda tx: tx.execute(select(requests.c.key)).scalar_one())
     assert stored == request.key
+
+
+async def test_number_of_an_unknown_user_is_not_given_again_after_the_user_was_ended(ledger: Ledger) -> None:
+    """The operator ends what is left and then returns to normal: the servers show the number no more."""
+    first, _ = await ledger.requests.submit(draft())
+    await enter(ledger)
+    for number in (first.id + 7, first.id + 3):
+        await ledger.recovery.enter(RecoveryReason.UNKNOWN_USER, ("jit_8_x_abcd is unknown",), DRAFT, number=number)
+    await resume(ledger)
+    assert (await ledger.requests.submit(draft(level="write")))[0].id == first.id + 8

@@ -88,3 +88,10 @@ def test_the_audit_feed_counts_what_is_left() -> None:
     assert line.endswith("2 sessions ended, 3 objects left, owned by dbaccess_left_42_lea, verified")
     old = replace(event, facts={**facts, "kept_count": None})
     assert feed.event_line(old, request("why", State.REVOKED)).endswith("2 sessions ended, verified")
+
+
+def test_the_audit_feed_shows_facts_in_words() -> None:
+    facts = {"evidence": ["one", "two"], "since": "2026-11-28T11:02:59.232091+00:00", "sessions_ended": 0, "who": "T4"}
+    event = AuditEvent(id=1, at=AT, kind=AuditKind.RECOVERY_ENTERED, actor="bot", request_id=None, facts=facts)
+    line = feed.event_line(event, None)
+    assert line.endswith("bot: evidence one; two, since 2026-11-28 11:02 UTC, sessions ended 0, who T4")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import datetime
+
 from bot.access.descriptions import END_REASONS, count_left
 from bot.durations import format_duration
 from bot.notifications.notices import FeedNotice
@@ -64,11 +67,18 @@ def event_line(event: AuditEvent, request: Request | None) -> str:
     if event.kind in LOCKDOWN_LINES:
         return f"{local_datetime(event.at)} {LOCKDOWN_LINES[AuditKind(event.kind)](event)}"
     if request is None:
-        facts = ", ".join(f"{name} {value}" for name, value in event.facts.items())
+        facts = ", ".join(_fact(name, value) for name, value in event.facts.items())
         return f"{local_datetime(event.at)} {event.kind} — {escape(event.actor)}{': ' + one_line(facts, REASON_MAX) if facts else ''}"
     verb = VERBS.get(AuditKind(event.kind), event.kind)
     loud = " BREAK-GLASS" if request.kind is RequestKind.BREAK_GLASS else ""
     return f"{local_datetime(event.at)} #{request.id}{loud} {verb} — {_event_details(event, request)}"
+
+
+def _fact(name: str, value: object) -> str:
+    shown = "; ".join(str(one) for one in value) if isinstance(value, list | tuple) else str(value)
+    with suppress(ValueError):
+        shown = f"{datetime.fromisoformat(shown):%Y-%m-%d %H:%M} UTC" if "T" in shown else shown
+    return f"{name.replace('_', ' ')} {shown}"
 
 
 def _event_details(event: AuditEvent, request: Request) -> str:
