@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, inspect, select, update
+from sqlalchemy import Connection, delete, func, inspect, select, update
 
 from storage.alerts import AlertDraft, AlertRepository
 from storage.backup import Backup, BackupError, Content, content_of, copy_rows, private_copy, reading, write_backup
@@ -18,10 +18,13 @@ from storage.database import Database
 from storage.errors import LedgerUnavailable
 from storage.numbers import raise_numbers
 from storage.recovery import RecoveryReason, RecoveryRepository
-from storage.schema import bots, metadata, tasks
+from storage.schema import audit_events, bots, metadata, tasks
 
-NUMBERS_AHEAD = 1000
-"""A restored ledger continues this much higher: it does not know how many numbers were given after the copy."""
+NUMBERS_AHEAD, NUMBERS_A_MINUTE = 1000, 5
+"""A restored ledger continues this much higher: it does not know how many numbers were given after the copy.
+
+And for each minute since the newest event of the copy: where the ledger of an earlier restore is lost too, the same copy continues higher again.
+"""
 SEEN_WITHIN = timedelta(minutes=2)
 """A bot that was seen within this time may still run."""
 
@@ -99,10 +102,19 @@ async def restore(
         kept = (await write_backup(database, keep_as)).path
     is_same = content is not None and content.ledger == backup.ledger
     given = max(backup.last_number, content.last_number if content and is_same else 0)
-    number = max(given + NUMBERS_AHEAD, found)
+    number = 0
+
+    def replace(tx: Connection) -> None:
+        nonlocal number
+        _replace(tx, path)
+        number = max(given + NUMBERS_AHEAD + NUMBERS_A_MINUTE * _minutes_since_newest_event(database, tx), found)
+        raise_numbers(tx, number)
+        recovery = RecoveryRepository(database, AlertRepository(database))
+        recovery.enter_in(tx, RecoveryReason.RESTORED, notice.evidence, notice.alert)
+
     with private_copy(backup) as path:
         await _upgrade(path)
-        await database.migrate(lambda tx: _replace(database, tx, path, number, notice))
+        await database.migrate(replace)
     return Restored(kept=kept, number=number)
 
 
@@ -114,7 +126,12 @@ async def _upgrade(path: Path) -> None:
         await copy.close()
 
 
-def _replace(database: Database, tx: Connection, path: Path, number: int, notice: Notice) -> None:
+def _minutes_since_newest_event(database: Database, tx: Connection) -> int:
+    newest = tx.execute(select(func.max(audit_events.c.at))).scalar_one_or_none()
+    return 0 if newest is None else max(0, int((database.now_in(tx) - newest) / timedelta(minutes=1)))
+
+
+def _replace(tx: Connection, path: Path) -> None:
     for table in reversed(metadata.sorted_tables):
         tx.execute(delete(table))
     with reading(path) as copy:
@@ -122,9 +139,6 @@ def _replace(database: Database, tx: Connection, path: Path, number: int, notice
     _continue_ids(tx)
     tx.execute(delete(bots))
     tx.execute(update(tasks).values(**FREE))
-    raise_numbers(tx, number)
-    recovery = RecoveryRepository(database, AlertRepository(database))
-    recovery.enter_in(tx, RecoveryReason.RESTORED, notice.evidence, notice.alert)
 
 
 def _continue_ids(tx: Connection) -> None:

@@ -129,6 +129,19 @@ async def test_numbers_go_on_above_those_of_the_replaced_ledger(full: Ledger, tm
     assert (await restored(full, backup, tmp_path)).number == later.id + 1000
 
 
+async def test_second_restore_of_one_copy_repeats_no_number(
+    full: Ledger, other: Ledger, clock: TurnableClock, tmp_path: Path
+) -> None:
+    """The ledger of the first restore is lost, and nothing on the servers shows the numbers that it gave."""
+    copy = await backed_up(full, tmp_path)
+    await restored(full, copy, tmp_path)
+    await full.recovery.resume("root", found=0, resolution="done")
+    given = [(await full.requests.submit(draft(database=f"db-{number}")))[0].id for number in range(20)]
+    clock.time += timedelta(minutes=10)
+    again = await restored(other, copy, tmp_path)
+    assert again.number > max(given)
+
+
 async def test_newer_or_other_ledger_is_not_replaced_unasked(full: Ledger, other: Ledger, tmp_path: Path) -> None:
     backup = await backed_up(full, tmp_path)
     check_may_replace(None, backup)
