@@ -48,3 +48,12 @@ class OutOfDate(AccessError):
 
     def __init__(self) -> None:
         super().__init__("This card is out of date.")
+
+
+class LostRequest(AccessError):
+    """The card is of a request that this ledger made and lost: it is not the newest state of it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"#{number} is not in the ledger of dbaccess any more: its newest part was lost. If its access is still open, ask an administrator to end it."
+        )

@@ -9,7 +9,7 @@ from contextlib import suppress
 from adapters.base import AdapterError
 from bot.access import membership
 from bot.access.context import Context
-from bot.access.errors import OutOfDate, Refused, UnknownRequest
+from bot.access.errors import LostRequest, OutOfDate, Refused, UnknownRequest
 from bot.access.ports import Person
 from bot.access.recovery import enter_by_click
 from bot.access.targets import target_of
@@ -49,7 +49,7 @@ async def changes_since(context: Context, person_id: str, last: int | None) -> t
 async def by_token(context: Context, token: str) -> Request:
     """The request of a button, whose value is ``42.<key>``. Raises OutOfDate where this ledger has no request with that id and key.
 
-    A key that this ledger made, but does not have, shows that it is not the newest: it is in recovery mode afterwards.
+    A key that this ledger made, but does not have, shows that it is not the newest: it is in recovery mode afterwards. Raises LostRequest then.
     """
     number, _, key = token.partition(".")
     if not (number.isascii() and number.isdigit() and len(number) <= REQUEST_ID_MAX_DIGITS):
@@ -60,6 +60,7 @@ async def by_token(context: Context, token: str) -> Request:
             return request
     if await context.ledger.recovery.is_lost_request(int(number), key, ledger=context.ledger.id):
         await enter_by_click(context, int(number))
+        raise LostRequest(int(number))
     raise OutOfDate
 
 

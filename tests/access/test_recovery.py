@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from bot.access import queries, request_access, use_case_types
-from bot.access.errors import OutOfDate, Refused
+from bot.access.errors import LostRequest, OutOfDate, Refused
 from bot.monitors import stray_ends, strays
 from bot.monitors.strays import StrayKind
 from bot.monitors.sweep import Sweep
@@ -81,7 +81,7 @@ async def test_click_on_a_card_that_the_ledger_lost_enters_recovery_mode(environ
         with pytest.raises(OutOfDate):
             await queries.by_token(environment.context, token)
     assert await reason(environment) is None
-    with pytest.raises(OutOfDate):
+    with pytest.raises(LostRequest, match=f"#{request.id + 1} .* ask an administrator to end it"):
         await queries.by_token(environment.context, f"{request.id + 1}.{request_key(environment.ledger.id)}")
     assert await reason(environment) == RecoveryReason.UNKNOWN_REQUEST
 
