@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
@@ -17,12 +18,25 @@ CHANNEL = "dbaccess"
 POLL_SECONDS = 0.4
 """Time between two looks at SQLite's files (a stat, no query), or at a PostgreSQL server behind a pooler."""
 
-RETRY_SECONDS = 2.0
+RETRY_SECONDS = 0.5
+"""Pause before a connection that was lost is opened again."""
+KEEPALIVES = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+SERVER_KEEPALIVES = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+"""Both sides notice within about 11 seconds that the other machine is gone. Then the lock of the process is released."""
+PROCESS_CLASS = 0x64626163
+"""The first number of the advisory lock of a process; the second one is its own number."""
+PROCESS_BITS = 31
 Stamp: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class CommitListener(Protocol):
-    """Knows of commits in this process and in others."""
+    """Knows of commits in this process and in others.
+
+    ``process`` is the number of this process while PostgreSQL holds its advisory lock, which ends with the process. None on SQLite, behind a
+    connection pooler, and while there is no connection.
+    """
+
+    process: int | None
 
     async def wait_for_commit(self, seconds: float, reader: str) -> bool:
         """True as soon as there was a commit since this reader's last call. False after ``seconds`` without one."""
@@ -63,6 +77,8 @@ def make_commit_listener(url: URL) -> CommitListener:
 
 class FileCommitListener:
     """SQLite: a commit of another process changes the file or its write-ahead log."""
+
+    process: int | None = None
 
     def __init__(self, path: str) -> None:
         self._paths = (path, f"{path}-wal")
@@ -112,10 +128,12 @@ async def _is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
 
 
 class PostgreSQLCommitListener:
-    """PostgreSQL: NOTIFY in the transaction, LISTEN on a separate connection. Behind a pooler it polls."""
+    """PostgreSQL: NOTIFY in the transaction, LISTEN on a separate connection, which holds the lock of the process. Behind a pooler it polls."""
 
     def __init__(self, url: URL) -> None:
-        self._settings = url.get_dialect()().create_connect_args(url)[1]
+        self.process: int | None = None
+        self._number = secrets.randbits(PROCESS_BITS)
+        self._settings = {**KEEPALIVES, **url.get_dialect()().create_connect_args(url)[1]}
         self._readers = Readers()
         self._listening: asyncio.Task[None] | None = None
 
@@ -137,10 +155,21 @@ class PostgreSQLCommitListener:
                     if await _is_pooled(connection):
                         await self._poll(connection)
                     await connection.execute(f"LISTEN {CHANNEL}")
+                    has_lock = await self._take_lock(connection)
                     self._readers.wake()  # there may have been commits before LISTEN
-                    async for _ in connection.notifies():
-                        self._readers.wake()
+                    while has_lock:
+                        async for _ in connection.notifies():
+                            self._readers.wake()
+            self.process = None
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _take_lock(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        """Nobody else has the number. False while the server still holds the lock for a connection that was lost."""
+        await connection.execute(SERVER_KEEPALIVES)
+        taken = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (PROCESS_CLASS, self._number))
+        row = await taken.fetchone()
+        self.process = self._number if row == (True,) else None
+        return self.process is not None
 
     async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Look for new transactions on the server until the connection is lost. Writes to other databases wake the readers in vain."""

@@ -30,6 +30,7 @@ from storage import claims, serialization
 from storage.claims import FREE, Claim, DueTasks, EndsOf, SetAside, Situation, holds, require_claim, require_one_row
 from storage.database import Database, advisory_lock_key
 from storage.errors import KeyTaken
+from storage.gone_workers import LOOK_EVERY, GoneWorkers, marked
 from storage.pools import ON_SERVER, Slot, pool_of_request, pool_without_server, priority_of, server_of_request
 from storage.records import Json, Task, TaskKind
 from storage.schema import requests, tasks
@@ -44,6 +45,7 @@ class TaskQueue:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._gone_workers = GoneWorkers()
 
     async def add(self, plan: TaskPlan, *, request_id: int | None) -> None:
         """Store one task."""
@@ -52,6 +54,10 @@ class TaskQueue:
             schedule_task(tx, plan, request_id=request_id, now=self._database.now_in(tx))
 
         await self._database.write(store)
+
+    @property
+    def _process(self) -> int | None:
+        return self._database.commit_listener.process
 
     async def claim(self, worker: str, lease: timedelta, *, full: Collection[Slot] = ()) -> Claim | None:
         """Claim the first due task whose lock key is free. None if there is none."""
@@ -75,19 +81,23 @@ class TaskQueue:
         ``closed`` wait, too, apart from those that need no server. A claim number is never used twice. A task that cannot be read is set
         aside, and the result names it.
         """
-        situation = Situation(full=frozenset(full), closed=frozenset(closed))
+        situation, process = Situation(full=frozenset(full), closed=frozenset(closed)), self._process
 
         def transaction(tx: Connection) -> DueTasks:
             now = self._database.now_in(tx)
             claims.free_expired_leases(tx, now)
+            if not self._database.is_sqlite:
+                self._gone_workers.free_claims(tx, process)
             query = claims.due_query(situation, limit)
             rows, unreadable, count = claims.read_due(tx, query, {"now": now}, is_sqlite=self._database.is_sqlite)
             set_aside = claims.set_aside(tx, unreadable)
-            claimed = claims.claim_rows(tx, claims.with_room(rows, room), worker, now + lease)
+            claimed = claims.claim_rows(tx, claims.with_room(rows, room), marked(worker, process), now + lease)
             next_due: datetime | None = now
             if len(claimed) == count < limit:
                 next_due, more = _next_due(tx, situation, now)
                 set_aside += more
+            if self._gone_workers.watches and (next_due is None or next_due > now + LOOK_EVERY):
+                next_due = now + LOOK_EVERY
             return DueTasks(claims=tuple(claimed), set_aside=tuple(set_aside), next_due=next_due, now=now)
 
         return await self._database.write(transaction, announce=False)
@@ -114,7 +124,7 @@ class TaskQueue:
             query = claims.due_query(claims.ANY, limit, ends_of=ends_of, untried_only=untried, has_but=bool(but))
             at: dict[str, Any] = {"now": now, "server": server, **({"but": list(but)} if but else {})}
             rows, _, _ = claims.read_due(tx, query, at, is_sqlite=self._database.is_sqlite)
-            return tuple(claims.claim_rows(tx, rows, worker, now + lease))
+            return tuple(claims.claim_rows(tx, rows, marked(worker, self._process), now + lease))
 
         return await self._database.write(transaction, announce=False)
 

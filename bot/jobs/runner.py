@@ -1,7 +1,7 @@
 """Run tasks: claim each due task under a lease, run its job, and finish it or put it back.
 
 The runner sleeps until the earliest task is due; every commit wakes it, also one of another process. After a crash the
-lease runs out and the task is claimed again. A late task runs late; it is never skipped.
+lease runs out and the task is claimed again, on PostgreSQL sooner (``storage.gone_workers``). A late task runs late; it is never skipped.
 
 Slack and each target server have places of their own (``pools``). A server that does not answer is probed (``probes``). Ends that fall
 together are blocked together (``end_together``), and then each user is dropped by its own task.

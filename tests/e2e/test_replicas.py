@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from bot.jobs.job import LEASE
 from tests.e2e.harness import LEAD, SECOND, Environment, wait
 from tests.e2e.messages import number, text_of
 from tests.servers.postgresql import PostgresServer, free_port
 
 REPLICAS = 3
 ROUNDS = 6
+LEASE_SECONDS = LEASE.total_seconds()
 
 
 @dataclass
@@ -48,6 +50,15 @@ class Replicas:
         """The bots that the ledger knows as running."""
         with self.server.admin(self.database) as connection:
             row = connection.execute("SELECT count(*) FROM bots").fetchone()
+        assert row is not None
+        return int(str(row[0]))
+
+    def claims_of_ends(self) -> int:
+        """The ends that a replica has claimed."""
+        with self.server.admin(self.database) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM tasks WHERE kind = 'revoke' AND claim IS NOT NULL"
+            ).fetchone()
         assert row is not None
         return int(str(row[0]))
 
@@ -111,6 +122,27 @@ def test_the_others_go_on_with_what_a_killed_replica_had_begun(replicas: Replica
         )
     replicas.first.wait_until_no_users()
     assert numbers == sorted(set(numbers)), "no number is used twice"
+
+
+@pytest.mark.timeout(600)
+def test_an_end_that_a_killed_replica_had_begun_does_not_wait_for_its_lease(replicas: Replicas) -> None:
+    """It is killed while the server makes it wait. Another one ends the grant long before the lease of 90 seconds runs out."""
+    first, other = replicas.bots[:2]
+    first.start()
+    card = first.request_access("shop readonly 1h looking at refund 5")
+    first.click(LEAD, card, "Approve")
+    first.dm_says("is ready")
+    username = first.request(number(card))["username"]
+    with replicas.server.admin() as holder:
+        with holder.transaction():
+            holder.execute(f"ALTER ROLE {username} CONNECTION LIMIT 5".encode())
+            first.click(LEAD, first.card_says(card["ts"], "Revoke"), "Revoke")
+            wait("the end is claimed", lambda: replicas.claims_of_ends() == 1)
+            first.stop(signal.SIGKILL)
+        assert replicas.claims_of_ends() == 1
+    other.start()
+    wait("it is over", lambda: other.request(number(card))["state"] == "revoked", LEASE_SECONDS / 2)
+    other.wait_until_no_users()
 
 
 def _clicked(bot: Environment, card: dict[str, object]) -> bool:

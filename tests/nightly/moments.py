@@ -147,7 +147,12 @@ class Killer:
 
     def _bot_of(self, worker: str) -> Bot | None:
         return next(
-            (bot for bot in self.fleet.bots if bot.is_running and bot.number == self.fleet.workers.get(worker)), None
+            (
+                bot
+                for bot in self.fleet.bots
+                if bot.is_running and bot.number == self.fleet.workers.get(worker.partition("+")[0])
+            ),
+            None,
         )
 
 
