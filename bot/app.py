@@ -219,6 +219,7 @@ class App:
 
     async def _record_start(self) -> None:
         ledger = self.context.ledger
+        ledger.listen()
         if ledger.is_sqlite:
             await ledger.tasks.free_leases()
         ledger.replicas.join(self.runner.worker, installed_version("dbaccess"))

@@ -38,6 +38,9 @@ class CommitListener(Protocol):
 
     process: int | None
 
+    def start(self) -> None:
+        """Begin to listen, without waiting for a connection."""
+
     async def wait_for_commit(self, seconds: float, reader: str) -> bool:
         """True as soon as there was a commit since this reader's last call. False after ``seconds`` without one."""
 
@@ -85,6 +88,9 @@ class FileCommitListener:
         self._readers = Readers()
         self._seen: dict[str, Stamp] = {}
         self._first = self._stamp()
+
+    def start(self) -> None:
+        return
 
     def _stamp(self) -> Stamp:
         stamps = []
@@ -139,14 +145,17 @@ class PostgreSQLCommitListener:
 
     async def wait_for_commit(self, seconds: float, reader: str) -> bool:
         event = self._readers.event(reader)
-        if self._listening is None:
-            self._listening = asyncio.create_task(self._listen())
+        self.start()
         try:
             await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:
             return False
         event.clear()
         return True
+
+    def start(self) -> None:
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
         while True:
@@ -155,21 +164,18 @@ class PostgreSQLCommitListener:
                     if await _is_pooled(connection):
                         await self._poll(connection)
                     await connection.execute(f"LISTEN {CHANNEL}")
-                    has_lock = await self._take_lock(connection)
+                    await self._take_lock(connection)
                     self._readers.wake()  # there may have been commits before LISTEN
-                    while has_lock:
-                        async for _ in connection.notifies():
-                            self._readers.wake()
+                    async for _ in connection.notifies():
+                        self._readers.wake()
             self.process = None
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _take_lock(self, connection: psycopg.AsyncConnection[Any]) -> bool:
-        """Nobody else has the number. False while the server still holds the lock for a connection that was lost."""
+    async def _take_lock(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """The lock is shared: a connection that is lost, but not for the server yet, does not keep the next one out."""
         await connection.execute(SERVER_KEEPALIVES)
-        taken = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (PROCESS_CLASS, self._number))
-        row = await taken.fetchone()
-        self.process = self._number if row == (True,) else None
-        return self.process is not None
+        await connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (PROCESS_CLASS, self._number))
+        self.process = self._number
 
     async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Look for new transactions on the server until the connection is lost. Writes to other databases wake the readers in vain."""

@@ -19,26 +19,27 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from storage.claims import FREE
 from storage.commit_listener import PROCESS_CLASS
+from storage.pools import ON_SERVER
 from storage.schema import tasks
 
 LOOK_EVERY = timedelta(seconds=2)
 GONE_SECONDS = 4.0
 """Longer than a process needs to connect and take its lock again after it lost its connection."""
 
-LOOK = text(f"""
+OF_A_USER = "(lock_key LIKE 'user:%' OR held_key LIKE 'user:%')"
+KINDS = ", ".join(f"'{kind}'" for kind in sorted(ON_SERVER))
+"""Tasks that hold the key of a user, or may hold it in a moment."""
+CLAIMANTS = text(f"""
 SELECT DISTINCT worker, EXISTS (
          SELECT FROM pg_locks l
           WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = {PROCESS_CLASS} AND l.granted
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND l.objid = split_part(worker, '+', 2)::bigint) AS is_held
+            AND l.objid = split_part(worker, '+', 2)::bigint) AS is_alive
   FROM tasks
- WHERE claim IS NOT NULL AND worker ~ '[+][0-9]{{1,10}}$' AND split_part(worker, '+', 2) <> :own
-   AND (lock_key LIKE 'user:%' OR held_key LIKE 'user:%')
+ WHERE claim IS NOT NULL AND worker ~ '[+][0-9]{{1,10}}$' AND split_part(worker, '+', 2) <> :own AND kind IN ({KINDS})
 """)
-GONE = text("""
-SELECT id FROM tasks
- WHERE claim IS NOT NULL AND worker = ANY(:workers) AND (lock_key LIKE 'user:%' OR held_key LIKE 'user:%')
-   FOR UPDATE SKIP LOCKED
+CLAIMS = text(f"""
+SELECT id FROM tasks WHERE claim IS NOT NULL AND worker = ANY(:workers) AND {OF_A_USER} FOR UPDATE SKIP LOCKED
 """)
 
 log = structlog.get_logger(__name__)
@@ -69,17 +70,17 @@ class GoneWorkers:
             self._looked_at = now
             try:
                 with tx.begin_nested():
-                    self._look(tx, own, now)
+                    self._free_missed(tx, own, now)
             except SQLAlchemyError as error:
                 log.warning("gone_workers_not_looked_for", error=type(error).__name__)
 
-    def _look(self, tx: Connection, own: int, now: float) -> None:
-        found = {row.worker: row.is_held for row in tx.execute(LOOK, {"own": str(own)})}
+    def _free_missed(self, tx: Connection, own: int, now: float) -> None:
+        found = {row.worker: row.is_alive for row in tx.execute(CLAIMANTS, {"own": str(own)})}
         self.watches = bool(found)
         self._missed_since = {
-            worker: self._missed_since.get(worker, now) for worker, is_held in found.items() if not is_held
+            worker: self._missed_since.get(worker, now) for worker, is_alive in found.items() if not is_alive
         }
         gone = [worker for worker, since in self._missed_since.items() if now - since >= GONE_SECONDS]
-        if gone and (ids := list(tx.execute(GONE, {"workers": gone}).scalars())):
+        if gone and (ids := list(tx.execute(CLAIMS, {"workers": gone}).scalars())):
             tx.execute(update(tasks).where(tasks.c.id.in_(bindparam("ids", ids, expanding=True))).values(**FREE))
             log.warning("claims_of_gone_workers_freed", workers=gone[:5], tasks=len(ids))

@@ -102,6 +102,10 @@ class Ledger:
         """Whether the file of the ledger was removed or replaced since the run lock was taken."""
         return self.database.is_replaced
 
+    def listen(self) -> None:
+        """Begin to listen for commits, without waiting. On PostgreSQL the claims of this process are freed soon after its end from then on."""
+        self.database.commit_listener.start()
+
     async def wait_for_commit(self, seconds: float, *, reader: str = "runner") -> bool:
         """Wait for a commit of any process. True as soon as there was one since this reader's last call.
 

@@ -169,7 +169,7 @@ async def test_a_process_without_its_own_lock_frees_nothing(ledger: Ledger, repl
 async def test_a_look_that_fails_holds_up_no_claim(
     ledger: Ledger, replica: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gone_workers, "LOOK", text("SELECT 1 / 0"))
+    monkeypatch.setattr(gone_workers, "CLAIMANTS", text("SELECT 1 / 0"))
     await connected(replica)
     await add(ledger, END)
     assert (await replica.tasks.claim_due("other", LEASE)).claims
