@@ -21,8 +21,8 @@ POLL_SECONDS = 0.4
 RETRY_SECONDS = 0.5
 """Pause before a connection that was lost is opened again."""
 KEEPALIVES = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-SERVER_KEEPALIVES = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
-"""Both sides notice within about 11 seconds that the other machine is gone. Then the lock of the process is released."""
+SERVER_KEEPALIVES = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 11000"
+"""Both sides notice within about 11 seconds that the other machine is gone, also while data is on its way. Then the lock of the process is released."""
 PROCESS_CLASS = 0x64626163
 """The first number of the advisory lock of a process; the second one is its own number."""
 PROCESS_BITS = 31
@@ -172,10 +172,16 @@ class PostgreSQLCommitListener:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _take_lock(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """The lock is shared: a connection that is lost, but not for the server yet, does not keep the next one out."""
-        await connection.execute(SERVER_KEEPALIVES)
-        await connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (PROCESS_CLASS, self._number))
-        self.process = self._number
+        """The lock is shared: a connection that is lost, but not for the server yet, does not keep the next one out.
+
+        Where it cannot be had, claims keep their lease. It never keeps the process from listening.
+        """
+        with suppress(psycopg.Error):
+            await connection.execute(SERVER_KEEPALIVES)
+            taken = await connection.execute(
+                "SELECT pg_try_advisory_lock_shared(%s, %s)", (PROCESS_CLASS, self._number)
+            )
+            self.process = self._number if await taken.fetchone() == (True,) else None
 
     async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Look for new transactions on the server until the connection is lost. Writes to other databases wake the readers in vain."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from storage import commit_listener, gone_workers
 from storage.claims import Claim
@@ -155,6 +156,31 @@ async def test_a_living_process_that_loses_its_connection_keeps_its_claim(
         assert not (await replica.tasks.claim_due("other", LEASE)).claims, "it is there again"
         seconds.now += GONE_SECONDS
     assert await freed(replica, seconds) is None
+
+
+async def test_a_lock_that_somebody_else_holds_keeps_no_process_from_listening(
+    ledger: Ledger, replica: Ledger, ledger_url: str
+) -> None:
+    """The number can be read in ``pg_locks``. Then the lease counts."""
+    number = await connected(ledger)
+    await killed(ledger)
+    ledger.database.commit_listener.process = None
+    url = make_url(ledger_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as other:
+        while await locks(other, number):
+            await asyncio.sleep(0.01)
+        await other.execute("SELECT pg_advisory_lock(%s, %s)", (commit_listener.PROCESS_CLASS, number))
+        await ledger.wait_for_commit(5)  # the first wake is that of the new connection
+        waiting = asyncio.create_task(ledger.wait_for_commit(30))
+        await add(replica, END)
+        assert await waiting, "it hears of the commit of another process"
+        assert (await claimed(ledger, "without")).worker == "without"
+
+
+async def locks(connection: psycopg.AsyncConnection[Any], number: int) -> int:
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid = %s"
+    row = await (await connection.execute(query, (number,))).fetchone()
+    return int(row[0]) if row is not None else 0
 
 
 async def test_a_process_without_its_own_lock_frees_nothing(ledger: Ledger, replica: Ledger, seconds: Seconds) -> None:
