@@ -163,8 +163,8 @@ class PostgreSQLCommitListener:
                 async with await psycopg.AsyncConnection.connect(**self._settings, autocommit=True) as connection:
                     if await _is_pooled(connection):
                         await self._poll(connection)
-                    await connection.execute(f"LISTEN {CHANNEL}")
                     await self._take_lock(connection)
+                    await connection.execute(f"LISTEN {CHANNEL}")
                     self._readers.wake()  # there may have been commits before LISTEN
                     async for _ in connection.notifies():
                         self._readers.wake()

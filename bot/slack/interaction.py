@@ -24,7 +24,7 @@ from bot.access.errors import AccessError
 from bot.access.ports import Person
 from bot.access.use_case_types import FormNeeded
 from bot.slack import ids, parse
-from bot.slack.payload import objects_part, text_part
+from bot.slack.payload import objects_part, text_part, typed_part
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
 from bot.slack.render.replies import text_reply
@@ -56,7 +56,7 @@ class Interaction:
     @property
     def text(self) -> str:
         """The text after the slash command."""
-        return text_part(self.body, "text") or ""
+        return typed_part(self.body, "text") or ""
 
     @property
     def value(self) -> str:

@@ -27,6 +27,12 @@ def text_part(payload: Any, *keys: str | int) -> str | None:
     return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", found) if isinstance(found, str) else None
 
 
+def typed_part(payload: Any, *keys: str | int) -> str | None:
+    """As ``text_part``, for what a person typed: what no ledger can store is left out. In an id that would make another id."""
+    found = part(payload, *keys)
+    return UNSTORABLE.sub("", found) if isinstance(found, str) else None
+
+
 def object_part(payload: Any, *keys: str | int) -> dict[str, Any]:
     """The object at these keys; an empty one where there is none."""
     found = part(payload, *keys)

@@ -219,4 +219,4 @@ def test_debug_shows_the_traceback_of_an_expected_error(shell: Callable[..., Ran
     status, _, err = shell("--debug", "list")
     assert status == 1
     assert "Traceback" in err
-    assert err.endswith("run `dbaccess store upgrade` or start the bot\n")
+    assert err.endswith("if it was lost, run `dbaccess store restore FILE` with a copy\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bot.slack.payload import objects_part, text_part
+from bot.slack.payload import objects_part, text_part, typed_part
 
 
 @pytest.mark.parametrize("odd", ["\ud800", "\x00", "U0\ud800ADA", "\ude00\ud83d"])
@@ -29,3 +29,8 @@ def test_part_of_another_type_is_none(odd: Any) -> None:
     assert text_part({"user": odd}, "user") is None
     assert text_part({"user": odd}, "user", 0, "id") is None
     assert objects_part({"users": odd}, "users") == (odd if odd == [{"id": 5}] else [])
+
+
+def test_typed_text_loses_what_no_ledger_can_store() -> None:
+    assert typed_part({"text": "re\x00fund\ud800"}, "text") == "refund"
+    assert typed_part({"text": 5}, "text") is None

@@ -16,7 +16,7 @@ from bot.durations import format_duration, parse_duration, short_duration
 from bot.policy.catalog import CatalogEntry
 from bot.policy.evaluation import REASON_MAX
 from bot.slack import ids
-from bot.slack.payload import object_part, objects_part, text_part
+from bot.slack.payload import object_part, objects_part, text_part, typed_part
 from bot.slack.render.blocks import Block, context, section
 from bot.slack.render.text import clean, escape, local_datetime, plain, truncate
 from storage.records import Request, RequestKind
@@ -289,7 +289,7 @@ def reason_text(view: Mapping[str, Any]) -> str:
 def _text_in(view: Mapping[str, Any], block_id: str) -> str:
     """Return the text of a field, cleaned as in ``parse.split_command``: the ledger cannot store all characters."""
     element = _element(object_part(view, "state", "values"), block_id)
-    return clean(text_part(element, "value") or "").strip()
+    return clean(typed_part(element, "value") or "").strip()
 
 
 def level_block_id(view: Mapping[str, Any]) -> str:
