@@ -159,17 +159,22 @@ class PostgreSQLCommitListener:
 
     async def _listen(self) -> None:
         while True:
-            with suppress(psycopg.Error, OSError):
-                async with await psycopg.AsyncConnection.connect(**self._settings, autocommit=True) as connection:
-                    if await _is_pooled(connection):
-                        await self._poll(connection)
-                    await self._take_lock(connection)
-                    await connection.execute(f"LISTEN {CHANNEL}")
-                    self._readers.wake()  # there may have been commits before LISTEN
-                    async for _ in connection.notifies():
-                        self._readers.wake()
-            self.process = None
+            try:
+                with suppress(psycopg.Error, OSError):
+                    async with await psycopg.AsyncConnection.connect(**self._settings, autocommit=True) as connection:
+                        await self._listen_on(connection)
+            finally:
+                self.process = None
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen_on(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        if await _is_pooled(connection):
+            await self._poll(connection)
+        await self._take_lock(connection)
+        await connection.execute(f"LISTEN {CHANNEL}")
+        self._readers.wake()  # there may have been commits before LISTEN
+        async for _ in connection.notifies():
+            self._readers.wake()
 
     async def _take_lock(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """The lock is shared: a connection that is lost, but not for the server yet, does not keep the next one out.

@@ -59,7 +59,7 @@ class GoneWorkers:
         self._missed_since: dict[str, float] = {}
 
     def free_claims(self, tx: Connection, own: int | None) -> None:
-        """Free the claims of workers that are gone. Looks every ``LOOK_EVERY``. ``own`` is the number of this process.
+        """Free the claims of workers that are gone. Looks at most twice in ``LOOK_EVERY``. ``own`` is the number of this process.
 
         Without its own lock it cannot tell: the server was restarted, perhaps. Raises nothing that would hold up the claims of this process.
         """

@@ -198,9 +198,8 @@ class RequestRepository:
         def transaction(tx: Connection) -> Request:
             after = self._advance(tx, request_id, command, claim)
             if claim is not None and holds is not None:
-                hold_key(
-                    tx, claim, holds, now=self._database.now_in(tx)
-                )  # after the row of the request, as every other lock
+                # After the row of the request, as every transition that clears tasks: two could wait for each other otherwise.
+                hold_key(tx, claim, holds, now=self._database.now_in(tx))
             if claim is not None and finishes:
                 finish_task(tx, claim)
             return after

@@ -164,7 +164,7 @@ async def test_a_lock_that_somebody_else_holds_keeps_no_process_from_listening(
     """The number can be read in ``pg_locks``. Then the lease counts."""
     number = await connected(ledger)
     await killed(ledger)
-    ledger.database.commit_listener.process = None
+    assert ledger.database.commit_listener.process is None
     url = make_url(ledger_url).set(drivername="postgresql").render_as_string(hide_password=False)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as other:
         while await locks(other, number):
