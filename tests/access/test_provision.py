@@ -7,6 +7,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from adapters.base import Blocked, Rejected
 from bot.access import password, revoke
@@ -15,7 +16,9 @@ from bot.access.ports import Delayed, DeliveryError, Notice, Posted, Undeliverab
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import LEASE, Runner
 from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, StateChangeNotice
-from storage.records import Cause, Receipt, ReceiptOutcome, State
+from storage.records import Cause, Receipt, ReceiptOutcome, State, TaskKind
+from storage.schema import tasks
+from storage.task_plans import user_lock_key
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.fake_engine import User
 
@@ -263,6 +266,34 @@ async def test_end_during_create_wins(environment: AccessEnvironment) -> None:
 
 
 # Ending.
+
+
+async def test_no_credentials_are_shown_of_a_grant_that_was_ended_during_its_create(
+    environment: AccessEnvironment,
+) -> None:
+    """The user is in nobody else's hands meanwhile: its end waits for the create, and for nothing after it."""
+    request = await environment.approve(await environment.ask())
+    environment.server.gate = gate = threading.Event()
+    shown = list[Notice]()
+    update = environment.messenger.update
+
+    async def seen(posted: Posted, notice: Notice) -> None:
+        shown.append(notice)
+        await update(posted, notice)
+
+    environment.messenger.update = seen  # type: ignore[method-assign]
+    granting = asyncio.create_task(environment.drain())
+    while environment.server.gate is not None:
+        await asyncio.sleep(0.01)
+    held = select(tasks.c.held_key).where(tasks.c.kind == TaskKind.PROVISION)
+    assert await environment.ledger.database.read(lambda tx: tx.execute(held).scalar()) == user_lock_key(request)
+    await revoke.revoke(environment.context, await environment.person(LEAD), request.id)
+    gate.set()
+    await granting
+    await environment.turn(minutes=2)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert not any(isinstance(notice, CredentialsNotice) for notice in shown)
+    assert environment.server.users == {}
 
 
 async def test_end_is_retried_and_its_alert_says_what_to_do(environment: AccessEnvironment) -> None:
